@@ -1,0 +1,89 @@
+# Needs make and Python >= 3.11; everything else is installed, pinned by hash, into .venv.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+GRPCURL := $(BIN)/grpcurl
+CONFIG ?= $(wildcard examples/coordd.toml)
+# What protos/ must stay compatible with. An intended break is listed in buf.yaml under breaking.ignore.
+PROTO_BASE ?= HEAD~1
+
+.PHONY: help setup run test demo bench gen gen-check lint format types imports proto-lint ci pins clean
+
+help: ## list the tasks
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+# One environment for running and for developing: it takes well under a minute, and a second one would have to
+# be kept in step. A deployment installs requirements/daemon.txt instead.
+$(VENV)/.stamp: requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("coordd needs Python >= 3.11; set PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(GRPCURL): tools/grpcurl/build.sh tools/grpcurl/go.mod tools/grpcurl/go.sum requirements/tools.txt | $(VENV)/.stamp
+	tools/grpcurl/build.sh $(CURDIR)/$(BIN)/python $(CURDIR)/$@
+	@touch $@
+
+setup: $(VENV)/.stamp $(GRPCURL) ## make .venv with everything installed
+
+run: $(VENV)/.stamp ## start the daemon in the foreground on 127.0.0.1:7651, with its data under var/
+	@mkdir -p var
+	exec $(BIN)/coordd serve $(if $(CONFIG),--config $(CONFIG))
+
+test: setup ## run all tests; branch coverage of coordd/core must be 100 %
+	$(BIN)/python -m pytest --cov --cov-fail-under=100
+
+demo: setup ## replay real tweets through a fleet of workers, with crashes; prints JSON
+	$(BIN)/python -m examples.demo
+
+bench: setup ## measure; prints JSON
+	$(BIN)/python -m bench
+
+gen: $(VENV)/.stamp ## generate coordd/v1 and docs/api.md from protos/
+	tools/gen.sh $(CURDIR)/$(BIN)/python $(CURDIR)
+
+gen-check: $(VENV)/.stamp ## fail if what is generated is stale
+	@out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; \
+	tools/gen.sh $(CURDIR)/$(BIN)/python "$$out"; \
+	diff -r -u -x __pycache__ coordd/v1 "$$out/coordd/v1" && diff -u docs/api.md "$$out/docs/api.md" \
+	|| { echo 'gen-check: generated files are stale; run `make gen` and commit the result' >&2; exit 1; }
+
+lint: $(VENV)/.stamp ## ruff: rules and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(VENV)/.stamp ## rewrite to the house format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: $(VENV)/.stamp ## mypy --strict
+	$(BIN)/mypy
+
+imports: $(VENV)/.stamp ## check that imports go one way only
+	$(BIN)/lint-imports
+
+proto-lint: $(VENV)/.stamp ## buf lint, and buf breaking against PROTO_BASE
+	$(BIN)/buf lint
+	@if git cat-file -e '$(PROTO_BASE):protos' 2>/dev/null; then \
+	  base=$$(mktemp -d); trap 'rm -rf "$$base"' EXIT; \
+	  git archive '$(PROTO_BASE)' protos buf.yaml | tar -x -C "$$base"; \
+	  echo 'buf breaking --against $(PROTO_BASE)'; $(BIN)/buf breaking --against "$$base"; \
+	else echo 'buf breaking: $(PROTO_BASE) has no protos to compare with'; fi
+
+ci: ## what continuous integration runs
+	.ci/run
+
+pins: $(VENV)/.stamp ## compile requirements/*.txt again, to the newest versions
+	@compile="$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --no-annotate --no-header"; \
+	$$compile --extra dev pyproject.toml -o requirements/dev.txt; \
+	$$compile --extra daemon -c requirements/dev.txt pyproject.toml -o requirements/daemon.txt; \
+	$$compile requirements/tools.in -o requirements/tools.txt
+
+clean: ## delete what can be made again; data under var/ stays
+	rm -rf $(VENV) dist htmlcov .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,67 @@
+"""`async with` blocks: what is granted at the beginning goes back at the end, whatever happens between."""
+
+import asyncio
+from types import TracebackType
+from typing import Self, TypeVar
+
+from coordd_client.errors import CoorddError
+from coordd_client.holdings import Holding, LockHolding, PermitHolding, ReservationHolding
+from coordd_client.leases import Keeper
+from coordd_client.messages import Terms
+from coordd_client.session import OnQueued, Session
+from coordd_client.values import Lock, Permit, Reservation
+
+T = TypeVar("T")
+
+
+class _Block(Holding[T]):
+    _keeper: Keeper[T] | None = None
+
+    def __init__(
+        self, session: Session, terms: Terms[T], wait_s: float | None, on_queued: OnQueued | None
+    ) -> None:
+        super().__init__(terms, session.clock.now)
+        self._session = session
+        self._wait_s = wait_s
+        self._on_queued = on_queued
+
+    async def __aenter__(self) -> Self:
+        self.require_unused()
+        granted = await self._session.ask(self._terms, self._wait_s, self._on_queued)
+        self.hold(granted.value, granted.as_of_s)
+        if self._terms.renew is not None:
+            self._keeper = Keeper(self._session, self, self._terms.renew)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._keeper is not None:
+            self._keeper.end(error)
+            if self._keeper.lost is not None:
+                return  # there is nothing left to give back: the daemon itself records UNKNOWN
+        # A task of its own: a second cancellation must not keep the grant from going back.
+        giving_back = self._session.spawn(self._give_back(error))
+        try:
+            await asyncio.shield(giving_back)
+        except CoorddError as failure:
+            if error is None:
+                raise
+            error.add_note(f"coordd_client: could not give it back: {failure}")
+
+    async def _give_back(self, error: BaseException | None) -> None:
+        if self._keeper is not None:
+            await self._keeper.ended()
+        await self._session.give_back(self.ending(error))
+
+
+class HeldLock(_Block[Lock], LockHolding):
+    """`async with client.lock(...) as lock`: a lock that renews itself until the block ends."""
+
+
+class HeldReservation(_Block[Reservation], ReservationHolding):
+    """`async with client.reservation(...)`: a reservation that renews itself until the block ends."""
+
+
+class HeldPermit(_Block[Permit], PermitHolding):
+    """`async with client.permit(...) as permit`: a permit that is settled when the block ends."""

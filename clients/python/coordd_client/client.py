@@ -1,0 +1,227 @@
+"""The async client.
+
+Three times are kept apart: how long to wait for a grant (`wait`), how long to hold it unless renewed
+(`ttl`), and how long a call may take (`Config`). All are seconds.
+"""
+
+import functools
+from collections.abc import AsyncIterator, Callable, Coroutine
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from coordd_client import locks, reservations
+from coordd_client import permits as permit_calls
+from coordd_client.binding import named_after
+from coordd_client.blocks import HeldLock, HeldPermit, HeldReservation
+from coordd_client.messages import Call, Page
+from coordd_client.retries import Config
+from coordd_client.session import OnQueued, Session
+from coordd_client.transport import Clock, GrpcTransport, MonotonicClock, Transport
+from coordd_client.values import Lock, Priority, Reservation
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DEFAULT_ADDRESS = "127.0.0.1:7651"
+
+
+def _method(build: Callable[P, Call[T]]) -> Callable[Concatenate["Client", P], Coroutine[Any, Any, T]]:
+    @named_after(build)
+    async def method(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._session.call(build(*args, **kwargs))
+
+    return method
+
+
+def _worker_method(
+    build: Callable[Concatenate[str, P], Call[T]],
+) -> Callable[Concatenate["Client", P], Coroutine[Any, Any, T]]:
+    @named_after(build, has_worker=True)
+    async def method(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._session.call(build(self.worker, *args, **kwargs))
+
+    return method
+
+
+class Client:
+    """One worker's client of one daemon; use it as `async with`, so that nothing is left taken behind it.
+
+    Calls are retried while the daemon is unavailable, under one request id each. Any number may be under
+    way at once.
+
+    Args:
+        address: `host:port` of the daemon.
+        worker: who asks, 1..128 bytes; no two processes may share one name.
+        config: timeouts and pauses.
+        transport: instead of gRPC to `address`, as for tests.
+        clock: instead of this machine's, as for tests.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        worker: str,
+        config: Config | None = None,
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._session = Session(
+            worker, transport or GrpcTransport(address), clock or MonotonicClock(), config or Config()
+        )
+
+    @property
+    def worker(self) -> str:
+        """Who asks."""
+        return self._session.worker
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Finishes what is being given back, then closes. Every block must have ended before."""
+        await self._session.close()
+
+    # ---- what is held for the length of a block
+
+    def lock(
+        self,
+        item: str,
+        *,
+        kind: str,
+        wait: float | None = None,
+        ttl: float | None = None,
+        priority: Priority = Priority.MEDIUM,
+        quality: float | None = None,
+        on_queued: OnQueued | None = None,
+    ) -> HeldLock:
+        """Returns a block that holds the lock on `item`; it renews itself until the block ends.
+
+        How the block ends goes into history: cleanly SUCCESS, by an exception FAILURE, or as
+        `lock.succeeded()`, `lock.failed()` or `lock.unknown()` last said. If the lease is lost the block is
+        cancelled and raises LeaseLost.
+
+        Args:
+            item: what is to be acted upon, 1..512 bytes.
+            kind: of engagement, one from the daemon's configuration.
+            wait: seconds to wait for it. None or 0: ask once.
+            ttl: seconds to hold it unless renewed. None: the kind's default.
+            priority: who goes first where several wait.
+            quality: of what the worker would do, 0..1.
+            on_queued: called with each change of the wait's place.
+
+        Raises:
+            Refused: when the block is entered; WaitTimeout or Superseded where it waits.
+            CoorddError: QueueFull, InvalidRequest, Unavailable, DeadlineExceeded.
+        """
+        terms = locks.terms(self.worker, item, kind=kind, ttl=ttl, priority=priority, quality=quality)
+        return HeldLock(self._session, terms, wait, on_queued)
+
+    def reservation(
+        self,
+        type: str,
+        resource_id: str | None = None,
+        *,
+        units: int = 0,
+        wait: float | None = None,
+        ttl: float | None = None,
+        priority: Priority = Priority.MEDIUM,
+        on_queued: OnQueued | None = None,
+    ) -> HeldReservation:
+        """Returns a block that holds a resource, or units of its type's pool; it renews itself until its end.
+
+        Units of a pool that refills cannot be renewed: the block must end before they run out, or raises
+        LeaseLost.
+
+        Args:
+            type: of resource, one from the daemon's configuration.
+            resource_id: the resource, exclusively. None: units only.
+            units: of the type's pool; 0 means 1 where there is a pool.
+            wait: seconds to wait for it. None or 0: ask once.
+            ttl: seconds to hold it unless renewed. None: the type's default.
+            priority: who goes first where several wait.
+            on_queued: called with each change of the wait's place.
+
+        Raises:
+            Refused: when the block is entered; WaitTimeout or Superseded where it waits.
+            CoorddError: OutOfRange, QueueFull, InvalidRequest, Unavailable, DeadlineExceeded.
+        """
+        terms = reservations.terms(self.worker, type, resource_id, units=units, ttl=ttl, priority=priority)
+        return HeldReservation(self._session, terms, wait, on_queued)
+
+    def permit(
+        self,
+        endpoint: str,
+        permits: int = 1,
+        *,
+        wait: float | None = None,
+        priority: Priority = Priority.MEDIUM,
+        booking_id: int | None = None,
+        on_queued: OnQueued | None = None,
+    ) -> HeldPermit:
+        """Returns a block that has the right to call `endpoint`, and is settled when it ends.
+
+        Hand upstream's answer to `permit.response(status_code, headers)`. Cleanly ended it counts as
+        SUCCESS, by an exception before any answer as FAILURE, since upstream may have counted it; say
+        `permit.not_sent()` to give it back. `permit.use_within_s` is the time left to make the calls; the
+        block is not cancelled when it has passed.
+
+        Args:
+            endpoint: one from the daemon's configuration.
+            permits: how many calls.
+            wait: seconds to wait for them. None or 0: ask once.
+            priority: who goes first where several wait.
+            booking_id: claims this booking; with `wait`, once its time has come. It sets `permits`.
+            on_queued: called with each change of the wait's place; a booking has none.
+
+        Raises:
+            Refused: when the block is entered; WaitTimeout or Superseded where it waits.
+            CoorddError: OutOfRange, BookingLapsed, QueueFull, InvalidRequest, Unavailable, DeadlineExceeded.
+        """
+        terms = permit_calls.terms(
+            self.worker, endpoint, permits=permits, priority=priority, booking_id=booking_id
+        )
+        return HeldPermit(self._session, terms, wait, on_queued)
+
+    # ---- plain calls
+
+    get_lock = _method(locks.get_lock)
+    has_recent_engagement = _method(locks.has_recent_engagement)
+    engagement_stats = _method(locks.engagement_stats)
+    check_availability = _method(reservations.check_availability)
+    reserve_api_quota = _worker_method(reservations.reserve_api_quota)
+    remaining_capacity = _method(permit_calls.remaining_capacity)
+    schedule = _worker_method(permit_calls.schedule)
+    cancel_schedule = _worker_method(permit_calls.cancel_schedule)
+    worker_allocation = _worker_method(permit_calls.worker_allocation)
+    system_status = _method(permit_calls.system_status)
+
+    def locks(self, *, worker: str = "", page_size: int = 100) -> AsyncIterator[Lock]:
+        """Yields the live locks, oldest token first, of one worker (empty: of all)."""
+        return self._entries(functools.partial(locks.list_locks, page_size=page_size, worker=worker))
+
+    def reservations(
+        self,
+        *,
+        worker: str = "",
+        type: str = "",
+        page_size: int = 100,
+    ) -> AsyncIterator[Reservation]:
+        """Yields the live reservations, oldest id first, of one worker and type (empty: of all)."""
+        return self._entries(
+            functools.partial(reservations.list_reservations, page_size=page_size, worker=worker, type_=type)
+        )
+
+    async def _entries(self, page: Callable[[str], Call[Page[T]]]) -> AsyncIterator[T]:
+        token, is_last = "", False
+        while not is_last:
+            got = await self._session.call(page(token))
+            for entry in got.entries:
+                yield entry
+            token = got.next_page_token
+            is_last = not token

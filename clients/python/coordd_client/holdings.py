@@ -1,0 +1,154 @@
+"""What a block holds, and what its end says of it: pure, so that the async and the blocking client share it.
+
+What the block says last wins. Where it says nothing, a clean end means that the worker acted, and an
+exception that it did not (lock), or that upstream has counted the call all the same (permit).
+"""
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from coordd_client import locks, permits, reservations
+from coordd_client.messages import Call, Terms
+from coordd_client.values import Lock, Outcome, Permit, Reservation, UsageResult
+
+T = TypeVar("T")
+
+_HTTP_ERROR_MIN = 400
+
+
+class Holding(Generic[T]):
+    """Something granted, with its time left counted on one's own clock."""
+
+    def __init__(self, terms: Terms[T], now: Callable[[], float]) -> None:
+        self._terms = terms
+        self._now = now
+        self._grant: T | None = None
+        self._ends_s = 0.0
+
+    @property
+    def grant(self) -> T:
+        """The grant as the daemon sent it. Raises: RuntimeError outside of the block."""
+        if self._grant is None:
+            raise RuntimeError("nothing is held before the block begins")
+        return self._grant
+
+    @property
+    def left_s(self) -> float:
+        """Seconds left, on this machine's own clock; 0 when it has ended."""
+        return max(0.0, self._ends_s - self._now())
+
+    def require_unused(self) -> None:
+        """Raises: RuntimeError if something has been held before: its request id is used up."""
+        if self._grant is not None:
+            raise RuntimeError("a block can be entered only once; make another one")
+
+    def hold(self, grant: T, as_of_s: float) -> None:
+        """Begins with a grant whose time left counts from `as_of_s`."""
+        self._grant = grant
+        self.extend(self._terms.left_s(grant), as_of_s)
+
+    def extend(self, left_s: float, as_of_s: float) -> None:
+        """Sets the time left, as counted from `as_of_s`."""
+        self._ends_s = as_of_s + left_s
+
+    def ending(self, error: BaseException | None) -> Call[object]:
+        """Returns the call that gives it back, after a block that ended with `error` or cleanly."""
+        raise NotImplementedError
+
+
+class LockHolding(Holding[Lock]):
+    """A held lock.
+
+    Say `unknown()` before an act that may succeed without your hearing of it, and `succeeded()` after it. An
+    exception, a cancellation included, records FAILURE unless the block has said otherwise: the next may act.
+    """
+
+    _said: Outcome | None = None
+
+    @property
+    def fencing_token(self) -> int:
+        """Hand it to whatever the lock protects: a larger token is a later grant."""
+        return self.grant.fencing_token
+
+    def succeeded(self) -> None:
+        """The worker has acted, whatever else goes wrong from here on."""
+        self._said = Outcome.SUCCESS
+
+    def failed(self) -> None:
+        """The worker has not acted and will not: the item is free for the next one."""
+        self._said = Outcome.FAILURE
+
+    def unknown(self) -> None:
+        """The worker may have acted: counts as acted."""
+        self._said = Outcome.UNKNOWN
+
+    def ending(self, error: BaseException | None) -> Call[object]:
+        """See Holding."""
+        by_end = Outcome.SUCCESS if error is None else Outcome.FAILURE
+        return locks.release(self.grant, self._said or by_end)
+
+
+class ReservationHolding(Holding[Reservation]):
+    """A live reservation."""
+
+    _unused_units = 0
+
+    @property
+    def reservation_id(self) -> int:
+        """Names the reservation; later grants have larger ids."""
+        return self.grant.reservation_id
+
+    def unused(self, units: int) -> None:
+        """So many units of a refilling pool were not used and go back. Held units go back by themselves."""
+        self._unused_units = units
+
+    def ending(self, error: BaseException | None) -> Call[object]:
+        """See Holding."""
+        return reservations.release(self.grant, self._unused_units)
+
+
+class PermitHolding(Holding[Permit]):
+    """The right to make calls. Look at `use_within_s` before each: a late one may exceed upstream's limit."""
+
+    _said: UsageResult | None = None
+    _status_code = 0
+    _headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def permit_id(self) -> int:
+        """Names the permit."""
+        return self.grant.permit_id
+
+    @property
+    def use_within_s(self) -> float:
+        """Seconds left in which to make the calls, on this machine's own clock; 0: too late."""
+        return self.left_s
+
+    def response(self, status_code: int, headers: permits.Headers = ()) -> None:
+        """Hands over upstream's response as it came; 400 and above is a failure unless said otherwise."""
+        self._status_code = status_code
+        self._headers = tuple(permits.header_pairs(headers))
+
+    def succeeded(self) -> None:
+        """The call was made and upstream accepted it."""
+        self._said = UsageResult.SUCCESS
+
+    def failed(self) -> None:
+        """The call was made, or may have been, and failed. Upstream has counted it."""
+        self._said = UsageResult.FAILURE
+
+    def not_sent(self) -> None:
+        """The call was never sent: its permits go back."""
+        self._said = UsageResult.NOT_SENT
+
+    def ending(self, error: BaseException | None) -> Call[object]:
+        """See Holding."""
+        return permits.record_usage(
+            self.grant, self._said or self._by_end(error), self._status_code, self._headers
+        )
+
+    def _by_end(self, error: BaseException | None) -> UsageResult:
+        # A response speaks for itself: what the caller raises after it (as for status) changes nothing
+        # upstream.
+        is_failure = self._status_code >= _HTTP_ERROR_MIN if self._status_code else error is not None
+        return UsageResult.FAILURE if is_failure else UsageResult.SUCCESS

@@ -1,0 +1,116 @@
+"""Keeps a lease alive while a block works under it, and stops the work before the lease can have ended.
+
+Rules: - Renewed at a third of its length, a little earlier by chance, and never after the block has ended.
+- Whether work may go on is judged on one's own monotonic clock, with a margin, and needs no word from the
+daemon. - A lost lease cancels the block's task as asyncio.timeout does, so that a cancellation from outside
+stays one.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from coordd_client.errors import CoorddError, InvalidRequest, LeaseLost, NotFound, NotHolder
+from coordd_client.holdings import Holding
+from coordd_client.messages import Call
+from coordd_client.retries import Backoff
+from coordd_client.session import Session
+
+T = TypeVar("T")
+
+_MARGIN_PART = 0.1
+_RENEW_PART = 1 / 3
+_RETRY_PART = 0.1
+_JITTER_MIN = 0.8
+# Below this, time left is rounding of float seconds, and sleeping for it might not move the clock at all.
+_CLOCK_RESOLUTION_S = 1e-6
+
+
+class Keeper(Generic[T]):
+    """Keeps the lease of the block that the current task is in.
+
+    Attributes:
+        lost: set once the lease is lost; the block's task has been cancelled for it.
+    """
+
+    lost: LeaseLost | None = None
+
+    def __init__(self, session: Session, holding: Holding[T], renew: Callable[[T], Call[float]]) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a lease can only be held within a task")
+        self._session = session
+        self._holding = holding
+        self._renew = renew
+        self._lease_s = holding.left_s
+        self._trouble: CoorddError | None = None
+        self._has_ended = False
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._work = (asyncio.create_task(self._keep()), asyncio.create_task(self._watch()))
+
+    def end(self, error: BaseException | None) -> None:
+        """Ends with the block, by `error` or cleanly. From here on nothing is renewed or cancelled.
+
+        Raises: LeaseLost if that is why the block ended, or if it ended without noticing.
+        """
+        self._has_ended = True
+        for task in self._work:
+            task.cancel()
+        if self.lost is None:
+            return
+        is_cancelled_outside = self._task.uncancel() > self._cancelling
+        if error is None or (isinstance(error, asyncio.CancelledError) and not is_cancelled_outside):
+            raise self.lost from (self._trouble or error)
+        error.add_note(f"coordd_client: {self.lost}")
+
+    async def ended(self) -> None:
+        """Returns once no renewal can be under way any more."""
+        await asyncio.wait(self._work)
+
+    async def _watch(self) -> None:
+        while (left_s := self._holding.left_s - self._margin_s()) > _CLOCK_RESOLUTION_S:
+            await self._session.clock.sleep(left_s)
+        self._lose("the lease could not be renewed in time")
+
+    async def _keep(self) -> None:
+        backoff = Backoff(self._session.config)
+        pause_s = self._until_renewal_s()
+        while True:
+            await self._session.clock.sleep(pause_s)
+            try:
+                await self._renew_now()
+            except (LeaseLost, NotHolder, NotFound) as error:
+                self._trouble = error
+                return self._lose("the daemon says that the lease is over")
+            except InvalidRequest as error:  # units of a refilling pool cannot be extended, only used in time
+                self._trouble = error
+                return None
+            except CoorddError as error:
+                self._trouble = error
+                # Whatever it was, there is time left to try again, and nothing to lose by it.
+                pause_s = backoff.pause_s(error) or self._lease_s * _RETRY_PART
+            else:
+                backoff.reset()
+                pause_s = self._until_renewal_s()
+
+    async def _renew_now(self) -> None:
+        session = self._session
+        sent_s = session.clock.now()
+        timeout_s = min(session.config.call_timeout_s, self._lease_s * _RENEW_PART)
+        left_s = await session.call_once(self._renew(self._holding.grant), timeout_s)
+        self._lease_s = left_s
+        self._holding.extend(left_s, sent_s)
+
+    def _lose(self, message: str) -> None:
+        if not self._has_ended and self.lost is None:
+            details = self._trouble.metadata if self._trouble else None
+            self.lost = LeaseLost(message, reason="LEASE_LOST", metadata=details)
+            self._task.cancel()
+
+    def _margin_s(self) -> float:
+        return min(self._session.config.lease_margin_s, self._lease_s * _MARGIN_PART)
+
+    def _until_renewal_s(self) -> float:
+        return self._lease_s * _RENEW_PART * random.uniform(_JITTER_MIN, 1.0)

@@ -1,0 +1,203 @@
+"""Calls as values: which method, which request, how to read the reply. No I/O, so both clients share it.
+
+A client needs to know a `Call` only to make it. `Terms` add how to ask for something with a wait, and how
+to keep it and how to give it back, so that one kind of block serves locks, reservations and permits.
+"""
+
+import enum
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from coordd.v1 import common_pb2
+from coordd_client.errors import InvalidRequest, Unavailable, from_refusal
+from coordd_client.values import Queued, Refusal, RefusalReason
+
+RequestT = TypeVar("RequestT", bound=Message)
+ReplyT = TypeVar("ReplyT", bound=Message)
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+_COUNT_MAX = 2**32 - 1  # uint32 on the wire
+_DURATION_S_MAX = 315_576_000_000.0  # google.protobuf.Duration: about 10,000 years
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[RequestT, ReplyT]):
+    """One RPC: its path and the types of its messages."""
+
+    path: str
+    request: type[RequestT]
+    reply: type[ReplyT]
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T_co]):
+    """One call to make. `read` turns its reply into the result, or raises what the reply amounts to."""
+
+    method: Method[Any, Any]
+    request: Message
+    read: Callable[[Any], T_co]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait(Generic[T]):
+    """One wait to make. `read` turns what is granted into the result."""
+
+    method: Method[Any, Any]
+    request: Message
+    read: Callable[[Any], T]
+
+    def within(self, wait_s: float) -> Any:
+        """Returns the request for a wait of `wait_s` seconds. Its request id is the same every time."""
+        request: Any = self.method.request()
+        request.CopyFrom(self.request)
+        request.wait_timeout.CopyFrom(duration(wait_s))
+        return request
+
+    def event(self, event: Any) -> Queued | T:
+        """Reads one message of the stream. Raises: Refused when the wait is over without a grant."""
+        match event.WhichOneof("event"):
+            case "granted":
+                return self.read(event.granted)
+            case "refused":
+                raise from_refusal(refusal(event.refused))
+            case _:
+                return queued(event.queued)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms(Generic[T]):
+    """What a block needs to know of what it holds.
+
+    Attributes:
+        once: asks without waiting.
+        wait: asks and waits; None where that is not possible.
+        forgo: gives back what was granted but never used.
+        renew: extends it; the result is the new time left in seconds. None: it is not kept alive.
+        left_s: the time left of a grant in seconds when it was sent.
+    """
+
+    once: Call[T]
+    wait: Wait[T] | None
+    forgo: Callable[[T], Call[object]]
+    renew: Callable[[T], Call[float]] | None
+    left_s: Callable[[T], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a list; an empty token says that it was the last."""
+
+    entries: tuple[T, ...]
+    next_page_token: str
+
+
+def codecs(method: Method[Any, Any]) -> dict[str, Any]:
+    """Returns how a channel, async or not, is told to write and read a method's messages."""
+    return {
+        "request_serializer": method.request.SerializeToString,
+        "response_deserializer": method.reply.FromString,
+    }
+
+
+def stream_ended() -> Unavailable:
+    """Returns the error for a wait stream that ended without a last word: to be resumed like a broken one."""
+    return Unavailable("the wait's stream ended without a grant or a refusal")
+
+
+def new_request_id() -> str:
+    """Returns an id under which one request may be sent any number of times."""
+    return str(uuid.uuid4())
+
+
+# ---- into messages
+
+
+def duration(seconds: float) -> Duration:
+    """Returns `seconds` for the wire. Raises: InvalidRequest if they are no number or far too many."""
+    if not abs(seconds) <= _DURATION_S_MAX:  # so put, NaN fails it too
+        raise InvalidRequest(f"not a duration in seconds: {seconds}", reason="INVALID_DURATION")
+    message = Duration()
+    message.FromNanoseconds(round(seconds * 1e9))
+    return message
+
+
+def optional_duration(seconds: float | None) -> Duration | None:
+    """Returns `seconds` for the wire, absent for None. Raises: InvalidRequest."""
+    return None if seconds is None else duration(seconds)
+
+
+def count(number: int) -> int:
+    """Returns `number` if the wire can say it; the daemon judges the rest. Raises: InvalidRequest."""
+    if not 0 <= number <= _COUNT_MAX:
+        raise InvalidRequest(
+            f"not a count: {number}", reason="INVALID_COUNT", metadata={"count": str(number)}
+        )
+    return number
+
+
+def number(value: enum.IntEnum) -> Any:
+    """Returns an enum's number; generated code has a type of its own for each enum's numbers."""
+    return value.value
+
+
+# ---- out of messages
+
+
+def seconds(message: Duration) -> float:
+    """Returns a duration in seconds."""
+    return message.ToNanoseconds() / 1e9
+
+
+def optional_seconds(message: Message, field: str) -> float | None:
+    """Returns the duration in `field` in seconds; None where it is absent."""
+    return seconds(getattr(message, field)) if message.HasField(field) else None
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def instant(message: Timestamp) -> datetime:
+    """Returns an instant as an aware UTC datetime, to the microsecond."""
+    return _EPOCH + timedelta(microseconds=message.ToNanoseconds() // 1000)
+
+
+def refusal(message: common_pb2.Refusal) -> Refusal:
+    """Reads a refusal."""
+    return Refusal(
+        reason=RefusalReason(message.reason),
+        subject=message.subject,
+        retry_after_s=optional_seconds(message, "retry_after"),
+        until=instant(message.retry_at) if message.HasField("retry_at") else None,
+        holder=message.holder,
+        window_s=optional_seconds(message, "window"),
+        queue_position=message.queue_position,
+    )
+
+
+def queued(message: common_pb2.Queued) -> Queued:
+    """Reads where a wait stands."""
+    return Queued(
+        position=message.position,
+        estimated_wait_s=optional_seconds(message, "estimated_wait"),
+        blocked_by=refusal(message.blocked_by) if message.HasField("blocked_by") else None,
+        times_out_in_s=seconds(message.times_out_in),
+    )
+
+
+def granted_or_refused(read: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Returns a reader of replies that are granted, then read by `read`, or refused, which raises Refused."""
+
+    def read_result(reply: Any) -> T:
+        if reply.HasField("granted"):
+            return read(reply.granted)
+        raise from_refusal(refusal(reply.refused))
+
+    return read_result

@@ -1,0 +1,113 @@
+"""The seam between the client and the world: what carries its calls, and what tells it the time.
+
+A transport raises CoorddError only. `coordd_client.testing` has one that needs no network.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+import grpc
+
+from coordd_client.errors import from_call
+from coordd_client.messages import Method, ReplyT, RequestT, codecs
+
+# The daemon permits a ping every 10 s and answers faster ones with GOAWAY; its own options match these. A
+# dead connection, which would leave a wait hanging, is found within 20 s. Without a call there is nothing
+# to find out.
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.keepalive_time_ms", 15_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.http2.max_pings_without_data", 0),
+    # gRPC would back off to 2 minutes: a daemon that is back must be found while its leases live.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+
+
+class Transport(Protocol):
+    """What carries calls to a daemon."""
+
+    async def call(self, method: Method[RequestT, ReplyT], request: RequestT, timeout_s: float) -> ReplyT:
+        """Makes one try at a call of at most `timeout_s` seconds. Raises: CoorddError."""
+        ...
+
+    def stream(
+        self, method: Method[RequestT, ReplyT], request: RequestT, timeout_s: float
+    ) -> AsyncGenerator[ReplyT, None]:
+        """Makes one try at a wait; closing the generator cancels it. Raises: CoorddError."""
+        ...
+
+    async def close(self) -> None:
+        """Ends every call and frees what it holds."""
+        ...
+
+
+class Clock(Protocol):
+    """Monotonic time in seconds, by which leases and pauses are counted."""
+
+    def now(self) -> float:
+        """Returns the time since some fixed moment."""
+        ...
+
+    async def sleep(self, duration_s: float) -> None:
+        """Returns once `duration_s` seconds have passed."""
+        ...
+
+
+class MonotonicClock:
+    """This machine's own clock, which no setting of the date moves."""
+
+    def now(self) -> float:
+        """Returns seconds since some fixed moment."""
+        return time.monotonic()
+
+    async def sleep(self, duration_s: float) -> None:
+        """Sleeps."""
+        await asyncio.sleep(duration_s)
+
+
+class GrpcTransport:
+    """Calls over one channel, made at the first call: a client may be built where no event loop runs."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._channel: grpc.aio.Channel | None = None
+        self._is_closed = False
+
+    async def call(self, method: Method[RequestT, ReplyT], request: RequestT, timeout_s: float) -> ReplyT:
+        """See Transport."""
+        rpc = self._open().unary_unary(method.path, **codecs(method))
+        try:
+            reply: ReplyT = await rpc(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise from_call(error) from error
+        return reply
+
+    async def stream(
+        self, method: Method[RequestT, ReplyT], request: RequestT, timeout_s: float
+    ) -> AsyncGenerator[ReplyT, None]:
+        """See Transport."""
+        call = self._open().unary_stream(method.path, **codecs(method))(request, timeout=timeout_s)
+        try:
+            async for message in call:
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise from_call(error) from error
+        finally:
+            call.cancel()
+
+    async def close(self) -> None:
+        """See Transport."""
+        self._is_closed = True
+        if self._channel is not None:
+            await self._channel.close()
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._is_closed:
+            raise RuntimeError("the client is closed")
+        if self._channel is None:
+            self._channel = grpc.aio.insecure_channel(self._address, options=CHANNEL_OPTIONS)
+        return self._channel

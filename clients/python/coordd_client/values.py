@@ -1,0 +1,296 @@
+"""What the daemon answers, as frozen values: durations are float seconds (`_s`), instants aware datetimes.
+
+Instants are on the daemon's clock, which is not yours: to count time left, take a `_s` field and your
+monotonic clock.
+"""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Self
+
+
+class _WireEnum(enum.IntEnum):
+    """Numbered as in coordd.v1. A newer daemon's number reads as UNSPECIFIED instead of failing the reply."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self:
+        return cls(0) if isinstance(value, int) and value else super()._missing_(value)
+
+
+class Priority(_WireEnum):
+    """Who goes first. CRITICAL goes before all others however long they have waited."""
+
+    UNSPECIFIED = 0
+    LOW = 1
+    MEDIUM = 2
+    HIGH = 3
+    CRITICAL = 4
+
+
+class Outcome(_WireEnum):
+    """How an engagement ended. UNKNOWN counts as acted."""
+
+    UNSPECIFIED = 0
+    SUCCESS = 1
+    FAILURE = 2
+    UNKNOWN = 3
+
+
+class ItemState(_WireEnum):
+    """Whether an item may be acted upon."""
+
+    UNSPECIFIED = 0
+    FREE = 1
+    IN_PROGRESS = 2
+    DONE = 3
+    UNKNOWN = 4
+
+
+class UsageResult(_WireEnum):
+    """What became of a permit. NOT_SENT gives it back."""
+
+    UNSPECIFIED = 0
+    SUCCESS = 1
+    FAILURE = 2
+    NOT_SENT = 3
+
+
+class Health(_WireEnum):
+    """Below 80 % of every window, up to 95 % of some window, above 95 % of some window."""
+
+    UNSPECIFIED = 0
+    HEALTHY = 1
+    WARNING = 2
+    CRITICAL = 3
+
+
+class RefusalReason(_WireEnum):
+    """What kind of thing stands in the way. The comments in common.proto say what each means."""
+
+    UNSPECIFIED = 0
+    HELD = 1
+    LOCK_DELAY = 2
+    RECENTLY_ENGAGED = 3
+    UNITS_TAKEN = 4
+    WINDOW_FULL = 5
+    QUEUED_AHEAD = 6
+    BOOKING_EARLY = 7
+    WAIT_TIMEOUT = 8
+    SUPERSEDED = 9
+
+
+# ---- refusals and waits
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What stands in the way, and when to ask again.
+
+    Attributes:
+        reason: the kind of obstacle.
+        subject: the item, `type/resource_id`, pool or endpoint that is in the way.
+        retry_after_s: earliest time from now at which the same request can succeed; None: unknown.
+        until: the same as an instant; for HELD the end of the holder's lease.
+        holder: for HELD the holder, for RECENTLY_ENGAGED the worker who acted; else empty.
+        window_s: for WINDOW_FULL the length of the window that frees last; else None.
+        queue_position: the place a wait would have taken, from 1; 0: a wait would not help.
+    """
+
+    reason: RefusalReason
+    subject: str = ""
+    retry_after_s: float | None = None
+    until: datetime | None = None
+    holder: str = ""
+    window_s: float | None = None
+    queue_position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """Where a wait stands. `position` 1 is next; `estimated_wait_s` None: no hold times observed yet."""
+
+    position: int
+    estimated_wait_s: float | None
+    blocked_by: Refusal | None
+    times_out_in_s: float
+
+
+# ---- locks
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A held lock. Hand `fencing_token` to whatever the lock protects: a larger one is a later grant."""
+
+    item: str
+    kind: str
+    worker: str
+    fencing_token: int
+    granted_at: datetime
+    expires_at: datetime
+    expires_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Engagement:
+    """One entry of the history; `at` is when the lock was released or ran out."""
+
+    item: str
+    kind: str
+    worker: str
+    outcome: Outcome
+    at: datetime
+    fencing_token: int
+
+
+@dataclass(frozen=True, slots=True)
+class ItemStatus:
+    """What is known of an item. `last_engagement` is the latest that counts; `delayed_until`: it rests."""
+
+    state: ItemState
+    lock: Lock | None
+    last_engagement: Engagement | None
+    delayed_until: datetime | None
+    waiters: int
+
+
+@dataclass(frozen=True, slots=True)
+class KindStats:
+    """Counts of one kind of engagement."""
+
+    total: int
+    successful: int
+    failed: int
+    unknown: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngagementStats:
+    """What was done. `by_kind` has every configured kind; `success_rate` is 0..1, and 0 when nothing was."""
+
+    total: int
+    successful: int
+    failed: int
+    unknown: int
+    by_kind: Mapping[str, KindStats]
+    success_rate: float
+
+
+# ---- reservations
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A live reservation. `resource_id` is empty for units only, `pool` is empty where no units are taken."""
+
+    reservation_id: int
+    type: str
+    resource_id: str
+    pool: str
+    units: int
+    worker: str
+    granted_at: datetime
+    expires_at: datetime
+    expires_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether it would be granted now; if not, the place and the length of a wait (None: unknown)."""
+
+    available: bool
+    queue_position: int
+    estimated_wait_s: float | None
+    blocked_by: Refusal | None
+    free_units: int
+    capacity: int
+
+
+# ---- permits
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """The right to make `permits` calls, until `use_by` and not later."""
+
+    permit_id: int
+    endpoint: str
+    worker: str
+    permits: int
+    granted_at: datetime
+    use_by: datetime
+    use_within_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One rolling window. By `resets_at` everything counted now has left it."""
+
+    name: str
+    window_s: float
+    limit: int
+    used: int
+    remaining: int
+    resets_at: datetime
+    resets_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RemainingCapacity:
+    """What is left of an endpoint; `remaining` is the least of all windows, which come shortest first."""
+
+    windows: tuple[Window, ...]
+    remaining: int
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """A booked time. Claim it from `execute_at` to `claim_until`, or it lapses."""
+
+    booking_id: int
+    execute_at: datetime
+    estimated_delay_s: float
+    claim_until: datetime
+    permits: int
+
+
+@dataclass(frozen=True, slots=True)
+class WindowAllocation:
+    """A worker's part of one window."""
+
+    name: str
+    window_s: float
+    allocated: int
+    used: int
+    remaining: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerAllocation:
+    """A worker's part of an endpoint, shortest window first."""
+
+    windows: tuple[WindowAllocation, ...]
+    active_workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointStatus:
+    """One endpoint's health. `utilisation` is that of the fullest window; `violations` counts 429s."""
+
+    endpoint: str
+    health: Health
+    utilisation: float
+    active_workers: int
+    queued: int
+    windows: tuple[Window, ...]
+    violations: int
+
+
+@dataclass(frozen=True, slots=True)
+class SystemStatus:
+    """Every endpoint's health, by name; `health` is the worst."""
+
+    health: Health
+    endpoints: tuple[EndpointStatus, ...]

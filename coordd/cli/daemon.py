@@ -1,0 +1,103 @@
+"""`coordd`: starts the daemon, or checks its configuration.
+
+Owns: the exit codes, and that whoever starts the daemon gets a line to act upon and no traceback.
+Must not know: how the daemon does its work.
+"""
+
+import asyncio
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, NoReturn
+
+import click
+
+from coordd.config import ConfigError, LimitSettings, PoolSettings, Settings, format_length, load
+from coordd.store.protocol import CommitFailed, StoreError
+
+__all__ = ["main"]
+
+# 1 is Python's own, and click's for an abort; click's own for a wrong call is 2, as ours for a wrong file.
+EXIT_CONFIG: Final = 2
+EXIT_UNUSABLE: Final = 3
+EXIT_COMMIT_FAILED: Final = 4
+
+_SERVE_EPILOG: Final = """\b
+Exit codes:
+  0  stopped by a signal
+  1  the address is taken, or another error
+  2  wrong configuration, or a wrong command line
+  3  the data file can't be used: in use, corrupt, of a newer version, not ours, or out of reach
+  4  a commit failed, for instance on a full disk; nothing unsaved was acknowledged
+"""
+_FILE: Final = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="coordd", message="%(prog)s %(version)s")
+def main() -> None:
+    """Decide, for a fleet of workers, who may act on what, how many at once, and when."""
+
+
+@main.command(epilog=_SERVE_EPILOG)
+@click.option("--config", type=_FILE, metavar="FILE", help="coordd.toml. Without it all defaults hold.")
+def serve(config: Path | None) -> None:
+    """Start the daemon in the foreground.
+
+    Settings come from FILE; COORDD_ADDRESS, COORDD_DATA_PATH and COORDD_LOG_LEVEL go before it.
+    """
+    settings = _load(config)
+    # Late, so that a wrong file is told at once and not after gRPC has been loaded.
+    from coordd.server import serve as serve_until_stopped  # noqa: PLC0415
+
+    try:
+        sys.exit(asyncio.run(serve_until_stopped(settings)))
+    except StoreError as error:
+        code = EXIT_COMMIT_FAILED if isinstance(error, CommitFailed) else EXIT_UNUSABLE
+        _fail([f"coordd: {error}"], code)
+    except OSError as error:
+        _fail([f"coordd: {error}"], 1)
+
+
+@main.command()
+@click.argument("file", type=_FILE)
+def check_config(file: Path) -> None:
+    """Check FILE (and the environment over it) and print what it says.
+
+    Exit code 2 and one problem a line on stderr if it is refused.
+    """
+    for line in _summary(_load(file)):
+        print(line)
+
+
+def _load(file: Path | None) -> Settings:
+    try:
+        return load(file)
+    except ConfigError as error:
+        _fail(error.problems, EXIT_CONFIG)
+
+
+def _fail(lines: Iterable[str], code: int) -> NoReturn:
+    for line in lines:
+        print(line, file=sys.stderr)
+    sys.exit(code)
+
+
+def _summary(settings: Settings) -> Iterable[str]:
+    yield f"address      {settings.server.address}"
+    yield f"data         {settings.store.path}"
+    yield f"locks        exclusive per {settings.locks.exclusive.replace('_', ' ')}"
+    yield f"kinds        {', '.join(settings.kinds) or 'none'}"
+    yield f"types        {', '.join(settings.types)}"
+    for name, pool in settings.pools.items():
+        yield f"pool         {name}: {_capacity(pool)}"
+    for name, limit in settings.limits.items():
+        yield f"limit        {name}: {_windows(limit)}, {limit.allocation}"
+
+
+def _capacity(pool: PoolSettings) -> str:
+    return f"{pool.capacity}, held" if pool.capacity else _windows(pool)
+
+
+def _windows(limited: LimitSettings | PoolSettings) -> str:
+    return ", ".join(f"{count}/{format_length(length_ns)}" for length_ns, count in limited.windows.items())

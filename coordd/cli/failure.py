@@ -1,0 +1,115 @@
+"""How a command fails: one line on stderr, and an exit code that scripts can tell apart.
+
+Rules: no traceback reaches a user; every line says what failed, why, and what to do where that is known.
+"""
+
+from contextlib import suppress
+from enum import IntEnum
+from typing import IO, Any, cast
+
+import click
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from coordd.cli.duration import format_duration
+from coordd.cli.words import printable
+
+__all__ = ["ExitCode", "Failure", "failure_of_call"]
+
+
+class ExitCode(IntEnum):
+    """What a script learns from the end of a command."""
+
+    REFUSED = 1
+    USAGE = 2
+    UNAVAILABLE = 3
+    ERROR = 4
+    INTERRUPTED = 130  # 128 + SIGINT, as shells count
+    PIPE_CLOSED = 141  # 128 + SIGPIPE
+
+
+class Failure(click.ClickException):
+    """A command's end that is not success.
+
+    Args: message: one line, without the program's name.  exit_code: see ExitCode.
+    """
+
+    def __init__(self, message: str, exit_code: ExitCode) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc] # click reads it of the instance, and types it per class
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Write the line to stderr."""
+        click.echo(printable(self.message), file=file, err=True)
+
+
+_START = "is it running? Start it with 'coordd serve --config FILE', or say where it is with --address"
+
+# What an operator can do about an error, by ErrorInfo.reason.
+_REMEDIES = {
+    "UNKNOWN_POOL": "see 'coordctl pools'",
+    "UNKNOWN_ENDPOINT": "see 'coordctl limits'",
+    "UNKNOWN_WINDOW": "see 'coordctl pools' and 'coordctl limits' for the windows there are",
+    "NO_POOL": "see 'coordctl pools'",
+    "UNKNOWN_KIND": "see 'coordctl stats' for the kinds there are",
+    "UNKNOWN_ID": "see 'coordctl locks' and 'coordctl reservations' for the ids there are",
+    "LEASE_LOST": "the lease had ended; see 'coordctl show ITEM'",
+    "NOT_HOLDER": "see 'coordctl show ITEM' for the holder; 'coordctl force-release ID' takes it away",
+    "REQUEST_ENDED": "ask with a new --request-id",
+    "REQUEST_ID_REUSED": "ask with a new --request-id",
+    "DRAINING": "it grants again after 'coordctl drain --undo'",
+    "STORE_FAILED": "the daemon could not write its data and is stopping; see its log, then start it again",
+    "CONTRADICTING_WINDOWS": "a longer window must allow at least as much as a shorter one; set both at once",
+}
+
+
+def _details(error: grpc.RpcError) -> tuple[str, int | None]:
+    """The reason in the error's ErrorInfo ("" without one) and the delay of its RetryInfo in ns."""
+    reason, retry_ns = "", None
+    with suppress(ValueError, DecodeError):  # details that contradict the code or are garbage: not coordd's
+        status = rpc_status.from_call(cast("grpc.Call", error))  # every error of a call is one
+        for detail in status.details if status else ():
+            info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+            if detail.Unpack(info):
+                reason = info.reason
+            elif detail.Unpack(retry):
+                retry_ns = retry.retry_delay.ToNanoseconds()
+    return reason, retry_ns
+
+
+_NEVER_CONNECTED = ("failed to connect to all addresses", "DNS resolution failed")
+
+
+def _unreachable(text: str, caveat: str) -> str:
+    """Why there is no connection, without the chain of addresses that gRPC tried: `Connection refused`."""
+    if text.startswith(_NEVER_CONNECTED):
+        return text.rsplit(": ", 1)[-1]
+    return text + caveat
+
+
+def failure_of_call(
+    error: grpc.RpcError, *, command: str, address: str, timeout_ns: int, changes: bool
+) -> Failure:
+    """Turn a failed RPC into the line and the exit code.
+
+    Args: command: its path, as `coordctl pools set`.  address, timeout_ns: as asked.  changes: whether the
+    RPC changes anything, so that one without an answer may have taken effect.
+    """
+    code, text = error.code(), error.details() or "no details"
+    reason, retry_ns = _details(error)
+    caveat = "; it may have taken effect all the same" if changes else ""
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        waited = format_duration(timeout_ns)
+        line = f"no answer from {address} within {waited}{caveat}; give more with --timeout"
+        return Failure(f"{command}: {line}", ExitCode.UNAVAILABLE)
+    if code is grpc.StatusCode.UNAVAILABLE and not reason:
+        line = f"cannot reach the daemon at {address}: {_unreachable(text, caveat)}; {_START}"
+        return Failure(f"{command}: {line}", ExitCode.UNAVAILABLE)
+    line = f"{command}: {text} ({reason or code.name})"
+    if reason in _REMEDIES:
+        line += f"; {_REMEDIES[reason]}"
+    if retry_ns is not None:
+        line += f"; ask again in {format_duration(retry_ns)}"
+    return Failure(line, ExitCode.UNAVAILABLE if code is grpc.StatusCode.UNAVAILABLE else ExitCode.ERROR)

@@ -1,0 +1,253 @@
+"""What every command of coordctl shares: the options, the way to fail, and the channel to the daemon.
+
+Rules: a shared option may stand before or after the command, and the later one wins; whatever a command
+raises leaves as one line and an exit code. Knows the public RPCs only, never the daemon's code.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any, TypeVar
+
+import click
+import grpc
+from google.protobuf.message import Message
+
+from coordd.cli.duration import DURATION
+from coordd.cli.failure import ExitCode, Failure, failure_of_call
+from coordd.cli.printer import Printer
+from coordd.v1 import admin_pb2_grpc, engagement_pb2_grpc, rate_limit_pb2_grpc, reservation_pb2_grpc
+
+__all__ = ["Command", "Daemon", "Group", "Invocation", "RootGroup", "pages", "pass_invocation"]
+
+DEFAULT_ADDRESS = "127.0.0.1:7651"
+DEFAULT_TIMEOUT_NS = 10 * 10**9
+PAGE_SIZE_MAX = 1_000  # of the List RPCs
+# A dead network is noticed by a ping. Servers tolerate one per 5 min on a silent stream and hang up on more.
+_KEEPALIVE_MS = 330_000
+
+_CHANNEL_OPTIONS = (
+    ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # The daemon is in the fleet's own network; a proxy for the outside would be asked for 127.0.0.1 too.
+    ("grpc.enable_http_proxy", 0),
+)
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+Item = TypeVar("Item", bound=Message)
+
+
+class Daemon:
+    """The daemon's services over one channel.
+
+    Args: command: the path of the command that calls, for its errors.  address: `host:port` or any gRPC
+    target.  timeout_ns: how long one call may take.
+    """
+
+    def __init__(self, *, command: str, address: str, timeout_ns: int) -> None:
+        self._command = command
+        self._address = address
+        self._timeout_ns = timeout_ns
+        self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self.engagement = engagement_pb2_grpc.EngagementServiceStub(self._channel)
+        self.reservation = reservation_pb2_grpc.ReservationServiceStub(self._channel)
+        self.rate_limit = rate_limit_pb2_grpc.RateLimitServiceStub(self._channel)
+        self.admin = admin_pb2_grpc.AdminServiceStub(self._channel)
+
+    def close(self) -> None:
+        """Close the channel; open streams are cancelled."""
+        self._channel.close()
+
+    def ask(self, rpc: "grpc.UnaryUnaryMultiCallable[Request, Response]", request: Request) -> Response:
+        """Call an RPC that changes nothing. Raises: Failure."""
+        with self._errors(self._timeout_ns, changes=False):
+            return rpc(request, timeout=self._timeout_ns / 1e9)
+
+    def change(self, rpc: "grpc.UnaryUnaryMultiCallable[Request, Response]", request: Request) -> Response:
+        """Call an RPC that changes something: a lost answer may mean that it did. Raises: Failure."""
+        with self._errors(self._timeout_ns, changes=True):
+            return rpc(request, timeout=self._timeout_ns / 1e9)
+
+    def stream(
+        self,
+        rpc: "grpc.UnaryStreamMultiCallable[Request, Response]",
+        request: Request,
+        *,
+        wait_ns: int | None,
+    ) -> Iterator[Response]:
+        """Yield what an RPC streams.
+
+        Args: wait_ns: how long the daemon itself was told to wait; None for a stream without an end.
+        Raises: Failure.
+        """
+        timeout_ns = None if wait_ns is None else wait_ns + self._timeout_ns
+        with self._errors(timeout_ns or 0, changes=False):
+            yield from rpc(request, timeout=None if timeout_ns is None else timeout_ns / 1e9)
+
+    @contextmanager
+    def _errors(self, timeout_ns: int, *, changes: bool) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise failure_of_call(
+                error, command=self._command, address=self._address, timeout_ns=timeout_ns, changes=changes
+            ) from error
+
+
+@dataclass
+class Invocation:
+    """One run of coordctl: what its shared options say, and what they lead to."""
+
+    address: str = DEFAULT_ADDRESS
+    timeout: int = DEFAULT_TIMEOUT_NS
+    as_json: bool = False
+
+    @cached_property
+    def daemon(self) -> Daemon:
+        """The channel, opened when first needed and closed with the command."""
+        ctx = click.get_current_context()
+        daemon = Daemon(command=ctx.command_path, address=self.address, timeout_ns=self.timeout)
+        ctx.call_on_close(daemon.close)
+        return daemon
+
+    @cached_property
+    def printer(self) -> Printer:
+        """Where results go."""
+        return Printer(as_json=self.as_json)
+
+    def note(self, line: str) -> None:
+        """Tell the operator something that is not the result; never goes to stdout."""
+        click.echo(line, err=True)
+
+    def failure(self, line: str, exit_code: ExitCode) -> Failure:
+        """What a command raises to end without success."""
+        return Failure(f"{click.get_current_context().command_path}: {line}", exit_code)
+
+
+pass_invocation = click.make_pass_decorator(Invocation)
+
+
+def pages(
+    fetch: Callable[[int, str], tuple[Iterable[Item], str]], limit: int | None = None
+) -> Iterator[Item]:
+    """The elements of a paged list; asks for no page that is not needed.
+
+    Args: fetch: from a page's size and token, "" at first, to its elements and the next page's token, "" at
+    the end.  limit: how many elements at most; None for all.
+    """
+
+    def walk() -> Iterator[Item]:
+        token = ""
+        while True:
+            items, token = fetch(min(limit or PAGE_SIZE_MAX, PAGE_SIZE_MAX), token)
+            yield from items
+            if not token:
+                return
+
+    return islice(walk(), limit)
+
+
+def _remember(ctx: click.Context, param: click.Parameter, value: object) -> None:
+    invocation = ctx.ensure_object(Invocation)
+    if value is not None and param.name:
+        setattr(invocation, param.name, value)
+
+
+def _check_address(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    """Refuse an address without a port: gRPC would silently take 443."""
+    if value is not None and ":" not in value.rsplit("]", 1)[-1]:
+        raise click.BadParameter(f"{value!r} has no port; write host:port, as {DEFAULT_ADDRESS}", ctx, param)
+    _remember(ctx, param, value)
+
+
+def _check_timeout(ctx: click.Context, param: click.Parameter, value: int | None) -> None:
+    if value == 0:
+        raise click.BadParameter("must be longer than 0", ctx, param)
+    _remember(ctx, param, value)
+
+
+def _shared_options(*, envvar: str | None = None) -> list[click.Parameter]:
+    """The options that stand before or after a command.
+
+    Only the root reads the environment: after the command it would override what was written before it.
+    """
+    return [
+        click.Option(
+            ["--address"], metavar="HOST:PORT", envvar=envvar, callback=_check_address, expose_value=False,
+            help=f"Where the daemon listens.  [env: COORDD_ADDRESS; default: {DEFAULT_ADDRESS}]",
+        ),
+        click.Option(
+            ["--timeout"], type=DURATION, callback=_check_timeout, expose_value=False,
+            help="How long one call may take; added to the time a wait may last.  [default: 10s]",
+        ),
+        click.Option(
+            ["--json", "as_json"], is_flag=True, flag_value=True, default=None, callback=_remember,
+            expose_value=False, help="Print JSON: one value, or one a line where it streams.",
+        ),
+    ]  # fmt: skip
+
+
+@contextmanager
+def _one_line_errors(command_path: str) -> Iterator[None]:
+    """Show a usage error as one line instead of click's four."""
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else command_path
+        line = error.format_message().rstrip(".").replace("\n", " ")
+        line = line[:1].lower() + line[1:]
+        raise Failure(f"{path}: {line}; see '{path} --help'", ExitCode.USAGE) from error
+    except UnicodeEncodeError as error:  # protobuf's answer to bytes that are no UTF-8 on the command line
+        raise Failure(f"{command_path}: an argument is not valid UTF-8", ExitCode.USAGE) from error
+
+
+class Command(click.Command):
+    """A command that takes the shared options too."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.extend(_shared_options())
+
+
+class Group(click.Group):
+    """A command with subcommands that takes the shared options too."""
+
+    command_class = Command
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.extend(_shared_options())
+
+
+class RootGroup(click.Group):
+    """coordctl itself: every way a command can end without success passes here."""
+
+    command_class = Command
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.extend(_shared_options(envvar="COORDD_ADDRESS"))
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> click.Context:
+        """Parse what stands before the command. Raises: Failure."""
+        with _one_line_errors(info_name or "coordctl"):
+            return super().make_context(info_name, args, *rest, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Parse and run the command. Raises: Failure, and Exit on Ctrl-C or when the reader has gone."""
+        try:
+            with _one_line_errors(ctx.command_path):
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(ExitCode.INTERRUPTED) from None
+        except BrokenPipeError:
+            # Python would complain once more when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(ExitCode.PIPE_CLOSED) from None

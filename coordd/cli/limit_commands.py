@@ -1,0 +1,220 @@
+"""coordctl's commands on what is scarce: reservations, pools, limits and what is left of an endpoint."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, suppress
+
+import click
+from rich.text import Text
+
+from coordd.cli.duration import duration_of, parse_duration
+from coordd.cli.failure import Failure
+from coordd.cli.invocation import Command, Daemon, Group, Invocation, pages, pass_invocation
+from coordd.cli.printer import Column, Listing, cell
+from coordd.cli.words import instant, length
+from coordd.v1 import admin_pb2, rate_limit_pb2, reservation_pb2
+
+__all__ = ["capacity", "limits", "pools", "reservations", "windows_text"]
+
+_COMPLETION_TIMEOUT_NS = 10**9  # nobody waits longer for a Tab
+_LIMIT_MAX = 10**9  # of a pool's units and a window's calls
+
+
+def windows_text(windows: Iterable[rate_limit_pb2.WindowCapacity]) -> Text:
+    """Every window's used and limit in one cell, the nearly full ones in colour: `15m 12/180  1h 40/720`."""
+    text = Text()
+    for window in windows:
+        share = window.used / window.limit if window.limit else 1
+        style = "red" if share > 0.95 else "yellow" if share >= 0.8 else ""  # GetSystemStatus's own bounds
+        text.append("  " if text else "").append(
+            f"{length(window.window)} {window.used}/{window.limit}", style
+        )
+    return text
+
+
+class WindowType(click.ParamType[admin_pb2.WindowLimit]):
+    """`15m=180`: a window and what it allows."""
+
+    name = "window"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> admin_pb2.WindowLimit:
+        """The message for it."""
+        if isinstance(value, admin_pb2.WindowLimit):
+            return value
+        match = re.fullmatch(r"(.+)=(\d{1,10})", str(value), re.ASCII)
+        if not match or not 1 <= int(match[2]) <= _LIMIT_MAX:
+            self.fail(
+                f"{value!r} is not WINDOW=LIMIT with a limit of 1..1e9; write it like 15m=180", param, ctx
+            )
+        try:
+            return admin_pb2.WindowLimit(window=duration_of(parse_duration(match[1])), limit=int(match[2]))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+_WINDOW_OPTION_HELP = "A window's new limit, as 15m=180; may be given several times."
+
+_RESERVATIONS: tuple[Column[reservation_pb2.Reservation], ...] = (
+    Column("ID", lambda reservation: reservation.reservation_id, right=True),
+    Column("TYPE", lambda reservation: reservation.type),
+    Column("RESOURCE", lambda reservation: reservation.resource_id or "-"),
+    Column("POOL", lambda reservation: reservation.pool or "-"),
+    Column("UNITS", lambda reservation: reservation.units, right=True),
+    Column("WORKER", lambda reservation: reservation.worker),
+    Column("GRANTED", lambda reservation: instant(reservation.granted_at)),
+    Column("EXPIRES IN", lambda reservation: length(reservation.expires_in), right=True),
+)
+
+
+@click.command(cls=Command)
+@click.option("--worker", default="", help="Only this worker's.")
+@click.option("--type", "type_", default="", help="Only of this type.")
+@click.option("--limit", type=click.IntRange(1), help="At most so many.  [default: all]")
+@pass_invocation
+def reservations(invocation: Invocation, worker: str, type_: str, limit: int | None) -> None:
+    """List the live reservations, oldest id first."""
+
+    def fetch(page_size: int, page_token: str) -> tuple[Iterable[reservation_pb2.Reservation], str]:
+        request = reservation_pb2.ListReservationsRequest(
+            page_size=page_size, page_token=page_token, worker=worker, type=type_
+        )
+        response = invocation.daemon.ask(invocation.daemon.reservation.ListReservations, request)
+        return response.reservations, response.next_page_token
+
+    invocation.printer.rows(pages(fetch, limit), _RESERVATIONS, none="no reservations")
+
+
+_POOLS: tuple[Column[admin_pb2.Pool], ...] = (
+    Column("POOL", lambda pool: pool.name),
+    Column("CAPACITY", lambda pool: pool.capacity, right=True),
+    Column("USED", lambda pool: pool.used, right=True),
+    Column("FREE", lambda pool: pool.free, right=True),
+    Column("QUEUED", lambda pool: pool.queued, right=True),
+    Column("WINDOWS", lambda pool: windows_text(pool.windows) if pool.windows else "held"),
+    Column("SET BY", lambda pool: "operator" if pool.is_overridden else "config"),
+)
+
+
+def _pools(daemon: Daemon) -> Iterator[admin_pb2.Pool]:
+    def fetch(page_size: int, page_token: str) -> tuple[Iterable[admin_pb2.Pool], str]:
+        request = admin_pb2.ListPoolsRequest(page_size=page_size, page_token=page_token)
+        response = daemon.ask(daemon.admin.ListPools, request)
+        return response.pools, response.next_page_token
+
+    return pages(fetch)
+
+
+def _limits(daemon: Daemon) -> Iterator[admin_pb2.Limit]:
+    def fetch(page_size: int, page_token: str) -> tuple[Iterable[admin_pb2.Limit], str]:
+        request = admin_pb2.ListLimitsRequest(page_size=page_size, page_token=page_token)
+        response = daemon.ask(daemon.admin.ListLimits, request)
+        return response.limits, response.next_page_token
+
+    return pages(fetch)
+
+
+def _complete(ctx: click.Context, names: Callable[[Daemon], Iterable[str]], incomplete: str) -> list[str]:
+    """The daemon's names that begin so; none if it does not answer while one waits for a Tab."""
+    invocation = ctx.ensure_object(Invocation)
+    daemon = Daemon(command="completion", address=invocation.address, timeout_ns=_COMPLETION_TIMEOUT_NS)
+    with suppress(Failure), closing(daemon):
+        return [name for name in names(daemon) if name.startswith(incomplete)]
+    return []
+
+
+def _complete_pool(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    return _complete(ctx, lambda daemon: (pool.name for pool in _pools(daemon)), incomplete)
+
+
+def _complete_endpoint(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    return _complete(ctx, lambda daemon: (limit.endpoint for limit in _limits(daemon)), incomplete)
+
+
+@click.group(cls=Group, invoke_without_command=True)
+@click.pass_context
+def pools(ctx: click.Context) -> None:
+    """List the pools by name, or change one with `pools set`."""
+    if ctx.invoked_subcommand is None:
+        invocation = ctx.ensure_object(Invocation)
+        invocation.printer.rows(_pools(invocation.daemon), _POOLS, none="no pools")
+
+
+@pools.command("set")
+@click.argument("name", shell_complete=_complete_pool)
+@click.option(
+    "--capacity", type=click.IntRange(1, _LIMIT_MAX), help="New capacity, of a pool whose units are held."
+)
+@click.option(
+    "--window", "windows", type=WindowType(), metavar="WINDOW=LIMIT", multiple=True, help=_WINDOW_OPTION_HELP
+)
+@pass_invocation
+def set_pool(
+    invocation: Invocation, name: str, capacity: int | None, windows: tuple[admin_pb2.WindowLimit, ...]
+) -> None:
+    """Change a pool's capacity or windows; kept over restarts until the configuration file says otherwise."""
+    if (capacity is None) == (not windows):
+        raise click.UsageError("give --capacity for a pool that is held, or --window for one that refills")
+    request = admin_pb2.UpdatePoolRequest(name=name, capacity=capacity or 0, windows=windows)
+    answer = invocation.daemon.change(invocation.daemon.admin.UpdatePool, request)
+    invocation.printer.message(answer.pool, lambda: Listing([answer.pool], _POOLS))
+
+
+_LIMITS: tuple[Column[admin_pb2.Limit], ...] = (
+    Column("ENDPOINT", lambda limit: limit.endpoint),
+    Column("ALLOCATION", lambda limit: limit.allocation),
+    Column("WINDOWS", lambda limit: windows_text(limit.windows)),
+    Column("USE WITHIN", lambda limit: length(limit.use_within), right=True),
+    Column("CLAIM WITHIN", lambda limit: length(limit.claim_window), right=True),
+    Column("QUEUED", lambda limit: limit.queued, right=True),
+    Column("BOOKINGS", lambda limit: limit.bookings, right=True),
+    Column("SET BY", lambda limit: "operator" if limit.is_overridden else "config"),
+)
+
+
+@click.group(cls=Group, invoke_without_command=True)
+@click.pass_context
+def limits(ctx: click.Context) -> None:
+    """List the endpoints' limits by name, or change one with `limits set`."""
+    if ctx.invoked_subcommand is None:
+        invocation = ctx.ensure_object(Invocation)
+        invocation.printer.rows(_limits(invocation.daemon), _LIMITS, none="no limits")
+
+
+@limits.command("set")
+@click.argument("endpoint", shell_complete=_complete_endpoint)
+@click.option(
+    "--window", "windows", type=WindowType(), metavar="WINDOW=LIMIT", multiple=True, required=True,
+    help=_WINDOW_OPTION_HELP,
+)  # fmt: skip
+@pass_invocation
+def set_limit(invocation: Invocation, endpoint: str, windows: tuple[admin_pb2.WindowLimit, ...]) -> None:
+    """Change an endpoint's windows; kept over restarts until the configuration file says otherwise."""
+    request = admin_pb2.UpdateLimitRequest(endpoint=endpoint, windows=windows)
+    answer = invocation.daemon.change(invocation.daemon.admin.UpdateLimit, request)
+    invocation.printer.message(answer.limit, lambda: Listing([answer.limit], _LIMITS))
+
+
+_WINDOWS: tuple[Column[rate_limit_pb2.WindowCapacity], ...] = (
+    Column("WINDOW", lambda window: length(window.window)),
+    Column("LIMIT", lambda window: window.limit, right=True),
+    Column("USED", lambda window: window.used, right=True),
+    Column("REMAINING", lambda window: window.remaining, right=True),
+    Column("EMPTY IN", lambda window: length(window.resets_in), right=True),
+    Column("EMPTY AT", lambda window: instant(window.resets_at)),
+)
+
+
+@click.command(cls=Command)
+@click.argument("endpoint", shell_complete=_complete_endpoint)
+@pass_invocation
+def capacity(invocation: Invocation, endpoint: str) -> None:
+    """Say what is left of each window of ENDPOINT."""
+    request = rate_limit_pb2.GetRemainingCapacityRequest(endpoint=endpoint)
+    answer = invocation.daemon.ask(invocation.daemon.rate_limit.GetRemainingCapacity, request)
+    if invocation.as_json:
+        invocation.printer.message(answer, Text)
+    else:
+        headline = cell(f"{endpoint}: {answer.remaining} calls could be made now")
+        invocation.printer.view(headline, Listing(answer.windows, _WINDOWS))

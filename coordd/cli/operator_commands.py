@@ -1,0 +1,161 @@
+"""coordctl's commands on the daemon itself: how it fares, what happens, and stepping in."""
+
+from functools import partial
+
+import click
+from rich.text import Text
+
+from coordd.cli.failure import ExitCode
+from coordd.cli.invocation import Command, Invocation, pass_invocation
+from coordd.cli.limit_commands import windows_text
+from coordd.cli.printer import Column, Listing, cell
+from coordd.cli.words import choices, enum_value, instant, length, word
+from coordd.v1 import admin_pb2, common_pb2, rate_limit_pb2
+
+__all__ = ["drain", "force_release", "status", "watch"]
+
+_HEALTH_STYLES = {
+    rate_limit_pb2.HEALTH_HEALTHY: "bold green",
+    rate_limit_pb2.HEALTH_WARNING: "bold yellow",
+    rate_limit_pb2.HEALTH_CRITICAL: "bold red",
+}
+
+
+def _health(health: rate_limit_pb2.Health.ValueType) -> Text:
+    return Text(word(rate_limit_pb2.Health, health), _HEALTH_STYLES.get(health, ""))
+
+
+_ENDPOINTS: tuple[Column[rate_limit_pb2.EndpointStatus], ...] = (
+    Column("ENDPOINT", lambda endpoint: endpoint.endpoint),
+    Column("HEALTH", lambda endpoint: _health(endpoint.health)),
+    Column("USED", lambda endpoint: f"{endpoint.utilisation:.0%}", right=True),
+    Column("WINDOWS", lambda endpoint: windows_text(endpoint.windows)),
+    Column("WORKERS", lambda endpoint: endpoint.active_workers, right=True),
+    Column("QUEUED", lambda endpoint: endpoint.queued, right=True),
+    Column("429S", lambda endpoint: endpoint.violations, right=True),
+)
+
+
+def _headline(
+    address: str, daemon: admin_pb2.GetStatusResponse, system: rate_limit_pb2.GetSystemStatusResponse
+) -> Text:
+    line = (
+        cell(f"coordd {daemon.version} at {address}: endpoints ")
+        .append_text(_health(system.health))
+        .append(", ")
+    )
+    line.append("DRAINING" if daemon.draining else "granting", "bold red" if daemon.draining else "")
+    return line.append(f", up {length(daemon.uptime)}, clock {instant(daemon.now)}")
+
+
+def _counts(daemon: admin_pb2.GetStatusResponse) -> Text:
+    mean = f", {length(daemon.commit_time_mean)} each" if daemon.HasField("commit_time_mean") else ""
+    return Text(
+        f"live     {daemon.locks:,} locks, {daemon.reservations:,} reservations, {daemon.permits:,} permits, "
+        f"{daemon.bookings:,} bookings\n"
+        f"waiting  {daemon.waiters:,} waiters, {daemon.waiters_away:,} of them away\n"
+        f"done     {daemon.commands:,} commands in {daemon.commits:,} commits{mean}; last id {daemon.last_id}"
+    )
+
+
+@click.command(cls=Command)
+@pass_invocation
+def status(invocation: Invocation) -> None:
+    """Show how the daemon and every endpoint fare, on one screen."""
+    daemon = invocation.daemon
+    own = daemon.ask(daemon.admin.GetStatus, admin_pb2.GetStatusRequest())
+    system = daemon.ask(daemon.rate_limit.GetSystemStatus, rate_limit_pb2.GetSystemStatusRequest())
+    if invocation.as_json:
+        invocation.printer.messages(daemon=own, system=system)
+        return
+    invocation.printer.view(_headline(invocation.address, own, system), _counts(own))
+    if system.endpoints:
+        invocation.printer.view(Text(), Listing(system.endpoints, _ENDPOINTS))
+
+
+_EVENT_STYLES = {
+    admin_pb2.EVENT_TYPE_GRANTED: "green",
+    admin_pb2.EVENT_TYPE_EXPIRED: "magenta",
+    admin_pb2.EVENT_TYPE_REFUSED: "yellow",
+    admin_pb2.EVENT_TYPE_FORCED: "red",
+    admin_pb2.EVENT_TYPE_UPDATED: "red",
+}
+
+
+def _event_tail(event: admin_pb2.WatchEventsResponse) -> str:
+    """What not every event has."""
+    parts = [
+        f"({event.kind})" if event.kind else "",
+        f"x{event.units}" if event.units else "",
+        f"worker {event.worker}" if event.worker else "",
+        f"#{event.id}" if event.id else "",
+        word(common_pb2.RefusalReason, event.refusal_reason) if event.refusal_reason else "",
+        event.detail,
+    ]
+    return " ".join(part for part in parts if part)
+
+
+def _event_line(event: admin_pb2.WatchEventsResponse) -> Text:
+    line = Text(instant(event.at, timespec="milliseconds"), "dim").append("  ")
+    line.append(f"{word(admin_pb2.EventType, event.type):<8}", _EVENT_STYLES.get(event.type, ""))
+    line.append(f"  {word(admin_pb2.Subject, event.subject).lower():<11}  ")
+    return line.append_text(cell(event.name)).append(" ").append_text(cell(_event_tail(event)))
+
+
+@click.command(cls=Command)
+@click.option(
+    "--subject", "subjects", type=click.Choice(choices(admin_pb2.Subject)), multiple=True, help="Only these."
+)
+@click.option(
+    "--type", "types", type=click.Choice(choices(admin_pb2.EventType)), multiple=True, help="Only these."
+)
+@click.option("--worker", default="", help="Only this worker's.")
+@pass_invocation
+def watch(invocation: Invocation, subjects: tuple[str, ...], types: tuple[str, ...], worker: str) -> None:
+    """Print what happens from now on, a line an event, until Ctrl-C (exit code 130).
+
+    --subject and --type may be given several times. --timeout does not end a watch.
+    """
+    request = admin_pb2.WatchEventsRequest(
+        subjects=[enum_value(admin_pb2.Subject, name) for name in subjects],
+        types=[enum_value(admin_pb2.EventType, name) for name in types],
+        worker=worker,
+    )
+    daemon = invocation.daemon
+    for event in daemon.stream(daemon.admin.WatchEvents, request, wait_ns=None):
+        if event.missed and not invocation.as_json:
+            invocation.note(f"{event.missed} events were missed here, they came faster than they were read")
+        invocation.printer.message(event, partial(_event_line, event))
+    raise invocation.failure("the daemon ended the stream; is it stopping?", ExitCode.UNAVAILABLE)
+
+
+@click.command("force-release", cls=Command)
+@click.argument("id_", metavar="ID", type=click.IntRange(1, 2**64 - 1))
+@click.option("--reason", required=True, help="Why; logged and shown to watchers.")
+@pass_invocation
+def force_release(invocation: Invocation, id_: int, reason: str) -> None:
+    """Take the lock, reservation or booking ID from its holder.
+
+    ID is a fencing token, reservation id or booking id. A lock leaves UNKNOWN in the history: its holder may
+    have acted.
+    """
+    request = admin_pb2.ForceReleaseRequest(id=id_, reason=reason)
+    answer = invocation.daemon.change(invocation.daemon.admin.ForceRelease, request)
+    subject = word(admin_pb2.Subject, answer.subject).lower()
+    invocation.printer.message(
+        answer, lambda: cell(f"took {subject} {id_} on {answer.name} from {answer.worker or 'nobody'}")
+    )
+
+
+@click.command(cls=Command)
+@click.option("--undo", is_flag=True, help="Grant again.")
+@click.option("--reason", default="", help="Why; logged.")
+@pass_invocation
+def drain(invocation: Invocation, *, undo: bool, reason: str) -> None:
+    """Stop granting: new requests are turned away, renewals and releases go on."""
+    request = admin_pb2.DrainRequest(undo=undo, reason=reason)
+    answer = invocation.daemon.change(invocation.daemon.admin.Drain, request)
+    state = (
+        "draining: nothing new is granted, 'coordctl drain --undo' ends it" if answer.draining else "granting"
+    )
+    invocation.printer.message(answer, lambda: cell(state))

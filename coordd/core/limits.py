@@ -1,0 +1,61 @@
+"""Bounds on everything that could grow, each with its reason.
+
+Owns: the numbers. Must not know: what they are used for beyond that reason. What an operator may want to
+change is in the configuration instead; these are the edges within which the configuration may move.
+"""
+
+from typing import Final
+
+MILLISECOND: Final = 1_000_000
+SECOND: Final = 1_000_000_000
+MINUTE: Final = 60 * SECOND
+HOUR: Final = 60 * MINUTE
+DAY: Final = 24 * HOUR
+
+# Names. An item id is a URL or a key, both fit; a worker id repeats in every record, so it is shorter.
+ITEM_BYTES_MAX: Final = 512
+WORKER_BYTES_MAX: Final = 128
+REQUEST_ID_BYTES_MAX: Final = 128
+NAME_BYTES_MAX: Final = 64
+REASON_BYTES_MAX: Final = 512
+
+# Leases. Below 100 ms a renewal at a third of it is lost in scheduling noise; a day is longer than any one
+# task.
+TTL_NS_MIN: Final = 100 * MILLISECOND
+TTL_NS_MAX: Final = DAY
+WAIT_NS_MIN: Final = MILLISECOND
+WAIT_NS_MAX: Final = DAY
+HISTORY_NS_MAX: Final = 3_653 * DAY
+
+# Counts. 1e9 keeps every sum of counters far below 2**63, the width of an SQLite integer.
+UNITS_MAX: Final = 1_000_000_000
+HEADERS_MAX: Final = 100
+HEADER_NAME_BYTES_MAX: Final = 256
+HEADER_VALUE_BYTES_MAX: Final = 4096
+PAGE_SIZE_MAX: Final = 1_000
+PAGE_SIZE_DEFAULT: Final = 100
+
+# Queues. A waiter costs about 1 KiB, so a full queue is 100 MiB and the whole daemon stays within 1 GiB of
+# them.
+WAITERS_PER_QUEUE_MAX: Final = 100_000
+WAITERS_MAX: Final = 1_000_000
+# A booking makes each decision on its limit walk the future; at this number that walk stays within a
+# millisecond.
+BOOKINGS_PER_LIMIT_MAX: Final = 1_000
+
+# Rolling windows: charges are rounded up to 1/500 of the window, hence refusals come at most 0.2 % early.
+BUCKETS_PER_WINDOW: Final = 500
+WINDOW_NS_MIN: Final = SECOND
+WINDOW_NS_MAX: Final = 31 * DAY
+WINDOWS_PER_LIMIT_MAX: Final = 8
+
+# One step of the state machine: what one call may touch at most, so that a batch stays below 1 MiB encoded
+# and the event loop is never held for more than a few milliseconds, however many leases end or waiters move
+# at once.
+DUE_PER_TICK_MAX: Final = 256
+SERVED_PER_CALL_MAX: Final = 256
+COMMANDS_PER_BATCH_MAX: Final = 256
+
+# A released grant's request id is remembered for the configured time, but never for more than this many, so
+# that a burst of short leases can't fill memory; the oldest is forgotten first.
+ENDED_REQUESTS_MAX: Final = 1_000_000

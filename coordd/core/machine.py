@@ -1,0 +1,432 @@
+"""The state machine: every decision of the daemon, one at a time, in memory.
+
+Owns: the way in (`apply`, `tick`), what comes out (outcomes, notices, changes), and the views.
+Rules: time is an argument (ns since the epoch) and never runs backwards. Equal inputs give equal outputs. A
+refusal or an error changes nothing: `digest()` is the same before and after. Whatever comes free is given to
+its next waiter in the same step.
+Must not know: clocks, randomness, files, the network, the event loop, log or wire formats.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from coordd.core.commands import (
+    CancelSchedule,
+    ForceRelease,
+    LeaveWait,
+    RecordUsage,
+    ReleaseLock,
+    ReleaseResource,
+    RenewLock,
+    RenewReservation,
+    RequestLock,
+    ReserveResource,
+    ScheduleRequest,
+    TakePermit,
+    UpdateLimit,
+    UpdatePool,
+)
+from coordd.core.errors import NotFound
+from coordd.core.ledger import Ledger
+from coordd.core.limits import DUE_PER_TICK_MAX
+from coordd.core.locks import Locks, Rest, unknown_kind
+from coordd.core.outcomes import (
+    Booked,
+    Expired,
+    Forced,
+    GrantReturned,
+    Notice,
+    Outcome,
+    Place,
+)
+from coordd.core.overrides import Overrides
+from coordd.core.queues import Queues
+from coordd.core.rate_limits import Limit, RateLimits
+from coordd.core.recall import Recall
+from coordd.core.records import (
+    Booking,
+    Cell,
+    EndedRequest,
+    Engagement,
+    HoldTime,
+    Key,
+    Lock,
+    Override,
+    Permit,
+    Record,
+    Reservation,
+    Row,
+    Table,
+    WaiterRow,
+)
+from coordd.core.reservations import Reservations
+from coordd.core.rules import Rules
+from coordd.core.views import AllocationView, AvailabilityView, Counts, ItemView, LimitView, PoolView
+from coordd.core.waiters import ReturnGrant, Waiter
+from coordd.core.waits import Waits, Wake
+
+Command = (
+    RequestLock
+    | RenewLock
+    | ReleaseLock
+    | ReserveResource
+    | RenewReservation
+    | ReleaseResource
+    | TakePermit
+    | RecordUsage
+    | ScheduleRequest
+    | CancelSchedule
+    | LeaveWait
+    | ReturnGrant
+    | ForceRelease
+    | UpdatePool
+    | UpdateLimit
+)
+
+
+class Machine:
+    """The three components over one ledger and one wait queue.
+
+    New, it is empty; `recover` fills it from a store.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self._ledger = Ledger(rules)
+        self._queues = Queues()
+        self._locks = Locks(rules, self._ledger, self._queues)
+        self._reservations = Reservations(rules, self._ledger, self._queues)
+        self._rate_limits = RateLimits(rules, self._ledger, self._queues)
+        self._overrides = Overrides(self._rate_limits, self._reservations, self._ledger)
+        components: dict[type, Any] = {
+            RequestLock: self._locks,
+            ReserveResource: self._reservations,
+            TakePermit: self._rate_limits,
+        }
+        self._waits = Waits(rules, self._ledger, self._queues, components)
+        self._handlers: dict[type, Callable[[Any, int], Outcome]] = {
+            RequestLock: self._waits.request,
+            RenewLock: self._locks.renew,
+            ReleaseLock: self._locks.release,
+            ReserveResource: self._waits.request,
+            RenewReservation: self._reservations.renew,
+            ReleaseResource: self._reservations.release,
+            TakePermit: self._take_permit,
+            RecordUsage: self._rate_limits.record_usage,
+            ScheduleRequest: self._schedule,
+            CancelSchedule: self._rate_limits.cancel,
+            LeaveWait: self._waits.leave,
+            ReturnGrant: self._return_grant,
+            ForceRelease: self._force_release,
+            UpdatePool: self._overrides.update_pool,
+            UpdateLimit: self._overrides.update_limit,
+        }
+        self._due: dict[type, Callable[[Any, int], None]] = {
+            Lock: self._expire_lock,
+            Reservation: self._expire_reservation,
+            Booking: self._lapse_booking,
+            Limit: self._expire_permits,
+            Rest: self._locks.wake,
+            Recall: lambda recall, now: recall.sweep(now),
+            Waiter: self._waits.due,
+            Wake: lambda wake, now: self._waits.serve(wake.key, now),
+        }
+        self._force: dict[type, Callable[[Any, int], None]] = {
+            Lock: self._locks.force,
+            Reservation: self._reservations.force,
+            Booking: self._rate_limits.lapse,
+        }
+        self._undo: dict[type, Callable[[Any, int], None]] = {
+            Lock: self._locks.undo,
+            Reservation: self._reservations.undo,
+            Permit: self._rate_limits.undo,
+        }
+        # The last instant seen; views of the windows are as of it.
+        self._now = 0
+
+    # -- the way in ------------------------------------------------------------------------------------------
+
+    def apply(self, command: Command, now: int) -> Outcome:
+        """Decide one command. Call `tick` first while anything is due.
+
+        Raises: CommandError, having changed nothing.
+        """
+        self._now = now
+        outcome = self._handlers[command.__class__](command, now)
+        if self._ledger.freed:
+            self._serve_freed(now)
+        return outcome
+
+    def tick(self, now: int) -> None:
+        """Do what is due at `now`, at most `DUE_PER_TICK_MAX` of it; `next_deadline` says whether more is."""
+        self._now = now
+        for _ in range(DUE_PER_TICK_MAX):
+            target = self._ledger.deadlines.pop_due(now)
+            if target is None:
+                break
+            self._due[target.__class__](target, now)
+            self._serve_freed(now)
+
+    def next_deadline(self) -> int | None:
+        """Return the instant at which something falls due, or None."""
+        return self._ledger.deadlines.next_at()
+
+    # -- what comes out --------------------------------------------------------------------------------------
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether anything durable has changed since `take_changes`."""
+        return bool(self._ledger.changes)
+
+    @property
+    def last_id(self) -> int:
+        """The last id given."""
+        return self._ledger.last_id
+
+    def take_changes(self) -> tuple[dict[Table, list[Row]], dict[Table, list[Key]]]:
+        """Return the rows to write and the keys to delete since the last call."""
+        return self._ledger.changes.take()
+
+    def take_notices(self) -> list[Notice]:
+        """Return what has happened to waiters and leases since the last call, in order."""
+        notices = self._ledger.notices
+        if notices:
+            self._ledger.notices = []
+        return notices
+
+    # -- recovery --------------------------------------------------------------------------------------------
+
+    @property
+    def history_ns(self) -> int:
+        """How much of the history decisions need."""
+        return max(
+            [self.rules.request_memory_ns, *(kind.min_interval_ns for kind in self.rules.kinds.values())]
+        )
+
+    def recover(self, tables: Mapping[Table, Sequence[Row]], last_id: int, now: int) -> None:
+        """Take everything live in as it was stored, into a new machine.
+
+        Leases are extended to at least `recovery_grace` from now, since their holders could not renew while
+        we were down. Waiters are away until their clients return. What the rules no longer know is dropped.
+        """
+        self._now = now
+        self._ledger.start_ids(last_id, now)
+        for table, load in self._loaders(now).items():
+            for row in tables.get(table, ()):
+                load(row)
+        self._ledger.freed.clear()
+
+    def _loaders(self, now: int) -> dict[Table, Callable[[Row], None]]:
+        """Return how each table's rows are taken in, in the order in which they must be."""
+        return {
+            Table.OVERRIDES: lambda row: self._overrides.load(Override(*row)),
+            Table.HOLD_TIMES: self._load_hold_time,
+            Table.ENDED_REQUESTS: lambda row: self._ledger.remember_ended(EndedRequest(*row)),
+            Table.ENGAGEMENTS: lambda row: self._locks.load_engagement(Engagement(*row), now),
+            Table.CELLS: self._load_cell,
+            Table.LOCKS: lambda row: self._load_lock(row, now),
+            Table.RESERVATIONS: lambda row: self._load_reservation(row, now),
+            Table.PERMITS: self._load_permit,
+            Table.BOOKINGS: self._load_booking,
+            Table.WAITERS: lambda row: self._waits.load(WaiterRow(*row), now),
+        }
+
+    def _load_hold_time(self, row: Row) -> None:
+        seen = HoldTime(*row)  # type: ignore[arg-type]
+        self._ledger.hold_times[seen.subject] = seen
+
+    def _load_cell(self, row: Row) -> None:
+        cell = Cell(*row)  # type: ignore[arg-type]
+        windows = self._overrides.windows(cell.limit)
+        for window in windows.of if windows is not None else ():
+            if window.length_ns == cell.window_ns:
+                window.load(cell.bucket, cell.worker, cell.count)
+                return
+        cell.count = 0
+        self._ledger.changes.cells[cell] = None
+
+    def _load_lock(self, row: Row, now: int) -> None:
+        lock = Lock(*row)  # type: ignore[arg-type]
+        lock.expires_at = max(lock.expires_at, now + self.rules.recovery_grace_ns)
+        self._locks.load(lock)
+        self._bind_request(lock.worker, lock.request_id, lock)
+
+    def _load_reservation(self, row: Row, now: int) -> None:
+        reservation = Reservation(*row)  # type: ignore[arg-type]
+        if not reservation.is_refilling:
+            reservation.expires_at = max(reservation.expires_at, now + self.rules.recovery_grace_ns)
+        self._reservations.load(reservation)
+        self._bind_request(reservation.worker, reservation.request_id, reservation)
+
+    def _load_permit(self, row: Row) -> None:
+        permit = Permit(*row)  # type: ignore[arg-type]
+        if permit.endpoint in self._rate_limits:
+            self._rate_limits.load(permit)
+            self._bind_request(permit.worker, permit.request_id, permit)
+        else:
+            self._ledger.changes.of[Table.PERMITS][permit.id] = None
+
+    def _load_booking(self, row: Row) -> None:
+        booking = Booking(*row)  # type: ignore[arg-type]
+        if booking.endpoint in self._rate_limits:
+            self._rate_limits.load_booking(booking)
+            self._bind_request(booking.worker, booking.request_id, booking)
+        else:
+            self._ledger.changes.of[Table.BOOKINGS][booking.id] = None
+
+    def _bind_request(self, worker: str, request_id: str, grant: object) -> None:
+        if request_id:
+            self._ledger.requests[(worker, request_id)] = grant
+
+    # -- views -----------------------------------------------------------------------------------------------
+
+    def place(self, waiter_id: int, now: int) -> Place | None:
+        """Return where a waiter stands, or None if it waits no longer or is away."""
+        return self._waits.place(waiter_id, now)
+
+    def item(self, item: str, kind: str, now: int) -> ItemView:
+        """Return who holds an item. Raises: InvalidArgument (UNKNOWN_KIND) for a kind given but not known."""
+        if kind and kind not in self.rules.kinds:
+            raise unknown_kind(kind)
+        return self._locks.view(item, kind)
+
+    def availability(self, command: ReserveResource, now: int) -> AvailabilityView:
+        """Return whether a reservation would be made now, and how long it would wait if not."""
+        return self._reservations.availability(command, self._waits.rank(command.priority, 0.0, now), now)
+
+    def limit(self, endpoint: str, now: int) -> LimitView:
+        """Return an endpoint's limit. Raises: InvalidArgument (UNKNOWN_ENDPOINT)."""
+        return self._rate_limits.view(self._rate_limits.limit(endpoint), now)
+
+    def limits(self, now: int) -> list[LimitView]:
+        """Return every endpoint's limit, by name."""
+        return [self._rate_limits.view(limit, now) for limit in self._rate_limits]
+
+    def pool(self, name: str, now: int) -> PoolView:
+        """Return a pool. Raises: NotFound (UNKNOWN_POOL)."""
+        return self._reservations.view(self._overrides.pool(name), now)
+
+    def pools(self, now: int) -> list[PoolView]:
+        """Return every pool, by name."""
+        return [self._reservations.view(pool, now) for pool in self._reservations]
+
+    def allocation(self, endpoint: str, worker: str, now: int) -> AllocationView:
+        """Return a worker's part of an endpoint. Raises: InvalidArgument (UNKNOWN_ENDPOINT)."""
+        return self._rate_limits.allocation(self._rate_limits.limit(endpoint), worker, now)
+
+    def counts(self) -> Counts:
+        """Return how much there is of everything."""
+        live = self._ledger.live
+        locks, reservations, permits = len(self._locks), self._reservations.count, self._rate_limits.permits
+        return Counts(
+            locks=locks,
+            reservations=reservations,
+            permits=permits,
+            bookings=len(live) - locks - reservations - permits,
+            waiters=len(self._waits.waiters),
+            waiters_away=self._waits.away,
+            last_id=self._ledger.last_id,
+        )
+
+    def snapshot(self) -> dict[Table, list[Row]]:
+        """Return every durable record as it stands, by table, in order.
+
+        What a store should hold, expired charges aside.
+        """
+        ledger = self._ledger
+        records: dict[Table, Iterable[Record]] = {
+            Table.ENGAGEMENTS: self._locks.engagements(),
+            Table.CELLS: self._cells(),
+            Table.WAITERS: [waiter for waiter in self._waits.waiters.values() if waiter.command.request_id],
+            Table.HOLD_TIMES: ledger.hold_times.values(),
+            Table.OVERRIDES: self._overrides.overrides.values(),
+            Table.ENDED_REQUESTS: [
+                ended for ended in ledger.requests.values() if isinstance(ended, EndedRequest)
+            ],
+        }
+        for table, type_ in _LIVE_TABLES.items():
+            records[table] = [live for live in ledger.live.values() if isinstance(live, type_)]
+        return {table: sorted(record.row() for record in records[table]) for table in Table}
+
+    def digest(self) -> bytes:
+        """Return a hash of the whole state as of the last instant seen.
+
+        Durable or not, whatever decisions depend on.
+        """
+        waits = sorted(
+            (waiter.id, waiter.away_until, repr(waiter.key)) for waiter in self._waits.waiters.values()
+        )
+        state = (self._now, self._ledger.last_id, self.snapshot(), waits, self._locks.rests())
+        return blake2b(msgspec.msgpack.encode(state), digest_size=16).digest()
+
+    # --------------------------------------------------------------------------------------------------------
+
+    def _cells(self) -> Iterator[Cell]:
+        limits = [limit.windows for limit in self._rate_limits]
+        pools = [pool.windows for pool in self._reservations if pool.windows is not None]
+        for windows in limits + pools:
+            windows.roll(self._now)
+            for window in windows.of:
+                yield from (cell for cell in window.cells() if cell.count)
+
+    def _serve_freed(self, now: int) -> None:
+        freed = self._ledger.freed
+        while freed:
+            self._waits.serve(freed.pop(), now)
+
+    def _take_permit(self, command: TakePermit, now: int) -> Outcome:
+        if not command.booking_id:
+            return self._waits.request(command, now)
+        return self._waits.claim(command, self._rate_limits.claim, now)
+
+    def _schedule(self, command: ScheduleRequest, now: int) -> Outcome:
+        if command.request_id:
+            earlier = self._waits.earlier(command)
+            if earlier is not None:
+                return Booked(booking=self._rate_limits.same_booking(command, earlier), is_repeat=True)
+        return self._rate_limits.book(command, self._waits.rank(command.priority, 0.0, now), now)
+
+    def _return_grant(self, command: ReturnGrant, now: int) -> GrantReturned:
+        grant = self._ledger.live.get(command.id)
+        if not isinstance(grant, Lock | Reservation | Permit):
+            return GrantReturned(grant=None)
+        self._undo[grant.__class__](grant, now)
+        self._ledger.forget_waiting(grant.worker, grant.request_id)
+        if command.waiter is not None and grant.request_id:
+            self._waits.restore(command.waiter, now)
+        return GrantReturned(grant=grant)
+
+    def _force_release(self, command: ForceRelease, now: int) -> Forced:
+        grant = self._ledger.live.get(command.id)
+        if grant is None or isinstance(grant, Permit):
+            raise NotFound(
+                "UNKNOWN_ID", f"No lock, reservation or booking {command.id} is live.", id=command.id
+            )
+        self._force[grant.__class__](grant, now)
+        return Forced(grant=grant)
+
+    def _expire_lock(self, lock: Lock, now: int) -> None:
+        if self._locks.expire(lock, now):
+            self._ledger.notices.append(Expired(grant=lock))
+
+    def _expire_reservation(self, reservation: Reservation, now: int) -> None:
+        if self._reservations.expire(reservation, now):
+            self._ledger.notices.append(Expired(grant=reservation))
+
+    def _expire_permits(self, limit: Limit, now: int) -> None:
+        self._ledger.notices.extend(Expired(grant=permit) for permit in self._rate_limits.expire(limit, now))
+
+    def _lapse_booking(self, booking: Booking, now: int) -> None:
+        self._rate_limits.lapse(booking, now)
+        self._ledger.notices.append(Expired(grant=booking))
+
+
+_LIVE_TABLES: dict[Table, type] = {
+    Table.LOCKS: Lock,
+    Table.RESERVATIONS: Reservation,
+    Table.PERMITS: Permit,
+    Table.BOOKINGS: Booking,
+}

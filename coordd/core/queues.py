@@ -1,0 +1,73 @@
+"""Who waits for what, in which order.
+
+Owns: one ordered queue for each thing that blocks somebody. A waiter's rank is (static key, id), smaller
+first, fixed when it began to wait; so order never changes while waiting, and a sorted list gives head,
+removal and *position* in O(log n).
+Must not know: what is waited for, or whether it can be had.
+"""
+
+from collections.abc import Hashable
+
+from sortedcontainers import SortedList
+
+Rank = tuple[int, int]
+
+
+class Queues:
+    """The queues by key. `units[key]` is what its waiters want in all. An empty queue does not exist."""
+
+    __slots__ = ("_ranks", "units")
+
+    def __init__(self) -> None:
+        self._ranks: dict[Hashable, SortedList[Rank]] = {}
+        self.units: dict[Hashable, int] = {}
+
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether anybody waits for `key`."""
+        return key in self._ranks
+
+    def length(self, key: Hashable) -> int:
+        """Waiters for `key`."""
+        return len(self._ranks.get(key, ()))
+
+    def add(self, key: Hashable, rank: Rank, units: int) -> None:
+        """Let a waiter of this rank wait for `units` of `key`."""
+        ranks = self._ranks.get(key)
+        if ranks is None:
+            ranks = self._ranks[key] = SortedList()
+            self.units[key] = 0
+        ranks.add(rank)
+        self.units[key] += units
+
+    def remove(self, key: Hashable, rank: Rank, units: int) -> None:
+        """Let it wait no longer."""
+        ranks = self._ranks[key]
+        ranks.remove(rank)
+        self.units[key] -= units
+        if not ranks:
+            del self._ranks[key], self.units[key]
+
+    def head(self, key: Hashable) -> Rank | None:
+        """Return who is next, or None."""
+        ranks = self._ranks.get(key)
+        return ranks[0] if ranks is not None else None
+
+    def is_ahead(self, key: Hashable, rank: Rank) -> bool:
+        """Whether anybody waits for `key` who goes before `rank`."""
+        ranks = self._ranks.get(key)
+        return ranks is not None and ranks[0] < rank
+
+    def position(self, key: Hashable, rank: Rank) -> int:
+        """Return the place of `rank`, from 1: of a waiter, or that a newcomer would take."""
+        ranks = self._ranks.get(key)
+        return 1 if ranks is None else ranks.bisect_left(rank) + 1
+
+    def units_ahead(self, key: Hashable, rank: Rank) -> int:
+        """Estimate the units wanted by those before `rank`.
+
+        Their part of the queue times its units. Cost: O(log n).
+        """
+        ranks = self._ranks.get(key)
+        if ranks is None:
+            return 0
+        return -(-self.units[key] * ranks.bisect_left(rank) // len(ranks))

@@ -1,0 +1,417 @@
+"""RateLimiter: permits to call endpoints, in several rolling windows at once, and bookings of future ones.
+
+Owns: each endpoint's windows, open permits and bookings. A permit is charged when it is taken; its record
+only serves to settle it, so one whose time has passed is simply dropped and stays charged.
+"""
+
+from collections import deque
+from collections.abc import Hashable, Iterator
+
+from coordd.core.claims import Blocked
+from coordd.core.commands import CancelSchedule, RecordUsage, ScheduleRequest, TakePermit
+from coordd.core.errors import FailedPrecondition, InvalidArgument, OutOfRange, ResourceExhausted
+from coordd.core.ledger import Ledger, not_holder, request_id_reused
+from coordd.core.limits import BOOKINGS_PER_LIMIT_MAX, DUE_PER_TICK_MAX, SECOND
+from coordd.core.outcomes import Booked, BookingCancelled, Reason, Refused, UsageRecorded
+from coordd.core.queues import Queues, Rank
+from coordd.core.records import Booking, Permit, Table
+from coordd.core.rules import LimitRule, Rules
+from coordd.core.views import AllocationView, LimitView, ShareView, WindowView
+from coordd.core.windows import Windows
+
+_TOO_MANY_REQUESTS = 429
+
+
+class Limit:
+    """One endpoint: its rule, its windows, and its open permits in the order in which their time passes."""
+
+    __slots__ = ("key", "name", "open", "rule", "scheduled_at", "violations", "windows")
+
+    def __init__(self, name: str, rule: LimitRule, windows: Windows) -> None:
+        self.name = name
+        self.rule = rule
+        self.windows = windows
+        self.key: Hashable = ("limit", name)
+        self.open: deque[Permit] = deque()
+        self.violations = 0
+        # Due when the oldest open permit's time passes.
+        self.scheduled_at = 0
+
+
+class RateLimits:
+    """The limits by endpoint."""
+
+    __slots__ = ("_changed", "_changed_bookings", "_horizon_ns", "_ledger", "_limits", "_queues", "permits")
+
+    def __init__(self, rules: Rules, ledger: Ledger, queues: Queues) -> None:
+        self._ledger = ledger
+        self._queues = queues
+        self._horizon_ns = rules.schedule_horizon_ns
+        self._changed = ledger.changes.of[Table.PERMITS]
+        self._changed_bookings = ledger.changes.of[Table.BOOKINGS]
+        # Permits not yet settled.
+        self.permits = 0
+        self._limits = {
+            name: Limit(
+                name, rule, Windows(f"limit/{name}", rule.windows, rule.use_within_ns, ledger.changes.cells)
+            )
+            for name, rule in sorted(rules.limits.items())
+        }
+
+    def __iter__(self) -> Iterator[Limit]:
+        """Every limit, by name."""
+        return iter(self._limits.values())
+
+    def __contains__(self, endpoint: str) -> bool:
+        """Whether the endpoint is configured."""
+        return endpoint in self._limits
+
+    def limit(self, endpoint: str) -> Limit:
+        """Return an endpoint's limit. Raises: InvalidArgument (UNKNOWN_ENDPOINT)."""
+        limit = self._limits.get(endpoint)
+        if limit is None:
+            raise InvalidArgument(
+                "UNKNOWN_ENDPOINT", f"The endpoint {endpoint!r} is not configured.", endpoint=endpoint
+            )
+        return limit
+
+    # -- Component -------------------------------------------------------------------------------------------
+
+    def check(self, command: TakePermit, rank: Rank, now: int) -> Blocked | None:
+        """See `Component.check`."""
+        limit = self._limits.get(command.endpoint) or self.limit(command.endpoint)
+        return blocked_by_windows(
+            limit.windows, command.count, rank, now, key=limit.key, subject=limit.name, queues=self._queues
+        )
+
+    def take(self, command: TakePermit, now: int) -> Permit:
+        """See `Component.take`."""
+        return self._take(
+            self._limits[command.endpoint], command.worker, command.count, command.request_id, now
+        )
+
+    def keys(self, command: TakePermit) -> tuple[Hashable, ...]:
+        """See `Component.keys`."""
+        return (self.limit(command.endpoint).key,)
+
+    def units(self, command: TakePermit) -> int:
+        """See `Component.units`."""
+        return command.count
+
+    def estimate(self, command: TakePermit, rank: Rank, now: int) -> int | None:
+        """See `Component.estimate`: exact for the first in the queue, if nothing comes back early."""
+        limit = self.limit(command.endpoint)
+        wanted = self._queues.units_ahead(limit.key, rank) + command.count
+        return limit.windows.earliest(wanted, now, limit.rule.use_within_ns, now).at - now
+
+    def is_for(self, command: TakePermit, grant: object) -> bool:
+        """See `Component.is_for`."""
+        return (
+            isinstance(grant, Permit | TakePermit)
+            and grant.endpoint == command.endpoint
+            and (grant.count == command.count or command.booking_id != 0)
+        )
+
+    # -- commands --------------------------------------------------------------------------------------------
+
+    def claim(self, command: TakePermit, now: int) -> Permit | Refused:
+        """Turn a booking whose time has come into a permit."""
+        booking = self._own_booking(command.booking_id, command.worker)
+        if booking is None or booking.endpoint != command.endpoint:
+            raise FailedPrecondition(
+                "BOOKING_LAPSED",
+                f"The booking {command.booking_id} is open no longer.",
+                id=command.booking_id,
+            )
+        limit = self._limits[booking.endpoint]
+        if now < booking.execute_at:
+            return _too_early(booking)
+        limit.windows.unbook(booking)
+        if not limit.windows.is_room(booking.count, now):
+            # Only after an operator has lowered the limit since it was booked.
+            limit.windows.book(booking)
+            full = limit.windows.earliest(booking.count, now, limit.rule.use_within_ns, now)
+            return Refused(
+                reason=Reason.WINDOW_FULL, subject=limit.name, retry_at=full.at, window_ns=full.window_ns
+            )
+        self._forget_booking(booking)
+        return self._take(limit, booking.worker, booking.count, command.request_id, now)
+
+    def record_usage(self, command: RecordUsage, now: int) -> UsageRecorded:
+        """Settle a permit.
+
+        Charge it now rather than at its latest possible use, or not at all if nothing was sent.
+        """
+        limit = self.limit(command.endpoint)
+        permit = self._ledger.live.get(command.id)
+        if not isinstance(permit, Permit):
+            self._ledger.ended(command.id, "permit")
+            return UsageRecorded(permit=None)
+        if (permit.worker, permit.endpoint) != (command.worker, command.endpoint):
+            raise not_holder("permit", command.id, command.worker)
+        limit.violations += command.status_code == _TOO_MANY_REQUESTS
+        refunded = 0 if command.is_sent else permit.count
+        limit.windows.settle(permit.worker, permit.count - refunded, refunded, permit.use_by, now)
+        self._end(permit, now)
+        # Even a permit that was used may have left a window that it would have been in at its use_by.
+        self._ledger.freed.append(limit.key)
+        return UsageRecorded(permit=permit, refunded=refunded)
+
+    def book(self, command: ScheduleRequest, rank: Rank, now: int) -> Booked:
+        """Book the earliest time, after those in the queue who go before."""
+        limit = self.limit(command.endpoint)
+        windows = limit.windows
+        check_count(limit.name, command.count, windows)
+        if len(windows.bookings) >= BOOKINGS_PER_LIMIT_MAX:
+            raise ResourceExhausted(
+                "TOO_MANY_BOOKINGS",
+                f"{limit.name} has {BOOKINGS_PER_LIMIT_MAX} bookings.",
+                endpoint=limit.name,
+            )
+        booking = self._place(limit, command, rank, now)
+        windows.book(booking)
+        self._ledger.live[booking.id] = booking
+        self._ledger.deadlines.schedule(booking, booking.claim_until)
+        self._changed_bookings[booking.id] = booking
+        if command.request_id:
+            self._ledger.requests[(command.worker, command.request_id)] = booking
+        return Booked(booking=booking)
+
+    def same_booking(self, command: ScheduleRequest, earlier: object) -> Booking:
+        """Check that `earlier`, under the same request id, is what `command` asks for, and return it."""
+        if not isinstance(earlier, Booking) or (earlier.endpoint, earlier.count) != (
+            command.endpoint,
+            command.count,
+        ):
+            raise request_id_reused(command.request_id)
+        return earlier
+
+    def cancel(self, command: CancelSchedule, now: int) -> BookingCancelled:
+        """Give a booking back."""
+        booking = self._own_booking(command.id, command.worker)
+        if booking is not None:
+            self.lapse(booking, now)
+        return BookingCancelled(booking=booking)
+
+    def lapse(self, booking: Booking, now: int) -> None:
+        """End a booking unclaimed."""
+        limit = self._limits[booking.endpoint]
+        limit.windows.unbook(booking)
+        self._forget_booking(booking)
+        self._ledger.end_request(booking.worker, booking.request_id, now)
+        self._ledger.freed.append(limit.key)
+
+    def expire(self, limit: Limit, now: int) -> list[Permit]:
+        """Drop the permits whose time has passed, at most `DUE_PER_TICK_MAX`.
+
+        They stay charged. Return them.
+        """
+        expired: list[Permit] = []
+        while limit.open and len(expired) < DUE_PER_TICK_MAX:
+            permit = limit.open[0]
+            if permit.id in self._ledger.live:
+                if permit.use_by > now:
+                    break
+                expired.append(permit)
+                self._end(permit, now)
+            limit.open.popleft()
+        if limit.open:
+            self._ledger.deadlines.schedule(limit, max(limit.open[0].use_by, now))
+        return expired
+
+    def undo(self, permit: Permit, now: int) -> None:
+        """Take back a permit nobody heard of."""
+        limit = self._limits[permit.endpoint]
+        limit.windows.settle(permit.worker, 0, permit.count, permit.use_by, now)
+        self._drop(permit)
+        self._ledger.freed.append(limit.key)
+
+    # -- recovery and views ----------------------------------------------------------------------------------
+
+    def load(self, permit: Permit) -> None:
+        """Take an open permit in as it was stored; permits come in the order in which they were given."""
+        self._open(self._limits[permit.endpoint], permit)
+
+    def load_booking(self, booking: Booking) -> None:
+        """Take an open booking in as it was stored."""
+        self._limits[booking.endpoint].windows.book(booking)
+        self._ledger.live[booking.id] = booking
+        self._ledger.deadlines.schedule(booking, booking.claim_until)
+
+    def view(self, limit: Limit, now: int) -> LimitView:
+        """Return how full an endpoint's windows are."""
+        return LimitView(
+            name=limit.name,
+            windows=window_views(limit.windows, now),
+            is_fair=limit.rule.is_fair,
+            use_within_ns=limit.rule.use_within_ns,
+            claim_window_ns=limit.rule.claim_window_ns,
+            queued=self._queues.length(limit.key),
+            bookings=len(limit.windows.bookings),
+            active_workers=len(limit.windows.of[0].workers()),
+            violations=limit.violations,
+            is_overridden=is_overridden(limit.windows, limit.rule),
+        )
+
+    def allocation(self, limit: Limit, worker: str, now: int) -> AllocationView:
+        """Return a worker's part of each window.
+
+        Of a fair limit an equal share among active workers, else all of it.
+        """
+        limit.windows.roll(now)
+        active = limit.windows.of[0].workers() | {worker}
+        sharers = len(active) if limit.rule.is_fair else 1
+        shares = []
+        for window in limit.windows.of:
+            allocated, used = window.limit // sharers, window.used_by(worker)
+            remaining = max(0, min(allocated - used, window.limit - window.used))
+            shares.append(
+                ShareView(length_ns=window.length_ns, allocated=allocated, used=used, remaining=remaining)
+            )
+        return AllocationView(windows=tuple(shares), active_workers=len(active))
+
+    # --------------------------------------------------------------------------------------------------------
+
+    def _take(self, limit: Limit, worker: str, count: int, request_id: str, now: int) -> Permit:
+        permit = Permit(
+            id=self._ledger.next_id(),
+            endpoint=limit.name,
+            worker=worker,
+            count=count,
+            granted_at=now,
+            use_by=limit.windows.take(worker, count, now),
+            request_id=request_id,
+        )
+        self._open(limit, permit)
+        self._changed[permit.id] = permit
+        return permit
+
+    def _open(self, limit: Limit, permit: Permit) -> None:
+        self.permits += 1
+        self._ledger.live[permit.id] = permit
+        limit.open.append(permit)
+        if not limit.scheduled_at:
+            self._ledger.deadlines.schedule(limit, permit.use_by)
+
+    def _end(self, permit: Permit, now: int) -> None:
+        self._drop(permit)
+        self._ledger.end_request(permit.worker, permit.request_id, now)
+
+    def _drop(self, permit: Permit) -> None:
+        self.permits -= 1
+        del self._ledger.live[permit.id]
+        self._changed[permit.id] = None
+
+    def _own_booking(self, id: int, worker: str) -> Booking | None:
+        booking = self._ledger.live.get(id)
+        if not isinstance(booking, Booking):
+            self._ledger.ended(id, "booking")
+            return None
+        if booking.worker != worker:
+            raise not_holder("booking", id, worker)
+        return booking
+
+    def _forget_booking(self, booking: Booking) -> None:
+        del self._ledger.live[booking.id]
+        self._ledger.deadlines.cancel(booking)
+        self._changed_bookings[booking.id] = None
+
+    def _place(self, limit: Limit, command: ScheduleRequest, rank: Rank, now: int) -> Booking:
+        rule = limit.rule
+        hold_ns = rule.claim_window_ns + rule.use_within_ns
+        # Booking is no way round the queue: those who go before are given their permits first.
+        ahead = self._queues.units_ahead(limit.key, rank)
+        start = now + command.not_before_ns
+        if ahead:
+            start = max(start, limit.windows.earliest(ahead, now, rule.use_within_ns, now).at)
+        execute_at = limit.windows.earliest(command.count + ahead, start, hold_ns, now).at
+        if execute_at - now > self._horizon_ns:
+            raise OutOfRange(
+                "BEYOND_HORIZON",
+                f"The earliest time is {(execute_at - now) // SECOND} s from now; bookings go "
+                f"{self._horizon_ns // SECOND} s ahead.",
+                endpoint=limit.name,
+                earliest_s=(execute_at - now) // SECOND,
+            )
+        return Booking(
+            id=self._ledger.next_id(),
+            endpoint=limit.name,
+            worker=command.worker,
+            count=command.count,
+            booked_at=now,
+            execute_at=execute_at,
+            claim_until=execute_at + rule.claim_window_ns,
+            use_by=execute_at + hold_ns,
+            request_id=command.request_id,
+        )
+
+
+def _too_early(booking: Booking) -> Refused:
+    return Refused(
+        reason=Reason.BOOKING_EARLY,
+        subject=booking.endpoint,
+        retry_at=booking.execute_at,
+        holder=booking.worker,
+    )
+
+
+def check_count(name: str, count: int, windows: Windows) -> None:
+    """Check that `count` can ever be taken at once. Raises: OutOfRange (PERMITS_ABOVE_LIMIT)."""
+    if count > windows.smallest():
+        raise OutOfRange(
+            "PERMITS_ABOVE_LIMIT",
+            f"{count} are more than {name} ever allows at once: {windows.smallest()}.",
+            name=name,
+            count=count,
+            limit=windows.smallest(),
+        )
+
+
+def blocked_by_windows(
+    windows: Windows, count: int, rank: Rank, now: int, *, key: Hashable, subject: str, queues: Queues
+) -> Blocked | None:
+    """Return what blocks taking `count`: a full window, those ahead in the queue, or nothing."""
+    is_behind = queues.is_ahead(key, rank)
+    if not is_behind and windows.is_room(count, now):
+        return None
+    check_count(subject, count, windows)
+    full = windows.earliest(count, now, windows.use_within_ns, now)
+    if full.at > now and not is_behind:
+        return Blocked(
+            reason=Reason.WINDOW_FULL,
+            subject=subject,
+            key=key,
+            retry_at=full.at,
+            frees_at=full.at,
+            window_ns=full.window_ns,
+        )
+    wanted = queues.units_ahead(key, rank) + count
+    later = windows.earliest(wanted, now, windows.use_within_ns, now)
+    return Blocked(
+        reason=Reason.WINDOW_FULL if full.at > now else Reason.QUEUED_AHEAD,
+        subject=subject,
+        key=key,
+        retry_at=later.at,
+        frees_at=full.at,
+        window_ns=later.window_ns if full.at > now else 0,
+    )
+
+
+def window_views(windows: Windows, now: int) -> tuple[WindowView, ...]:
+    """Return how full each window is, what bookings hold included."""
+    windows.roll(now)
+    booked = sum(booking.count for booking in windows.bookings.values())
+    return tuple(
+        WindowView(
+            length_ns=window.length_ns,
+            limit=window.limit,
+            used=window.used + booked,
+            resets_at=window.resets_at(now, windows.bookings.values()),
+        )
+        for window in windows.of
+    )
+
+
+def is_overridden(windows: Windows, rule: LimitRule) -> bool:
+    """Whether an operator has changed a limit from what the configuration says."""
+    return any(rule.windows[window.length_ns] != window.limit for window in windows.of)

@@ -1,0 +1,338 @@
+"""What is durable: every kind of record, its table, its key and its columns.
+
+Owns: the shape of the state that survives. A record is live and mutable in memory; `row()` is what the store
+writes, at the moment a batch is closed, in the order of the table's columns, which is that of the record's
+first fields: so a row read back makes its record by position. Times are ns since the epoch, lengths are ns.
+Must not know: SQL, files, which component keeps it.
+"""
+
+from enum import IntEnum
+from typing import Any, Final, Protocol
+
+from msgspec import Struct
+
+Value = str | int | float
+Row = tuple[Value, ...]
+Key = tuple[Value, ...]
+
+
+class Record(Protocol):
+    """Anything the store can keep."""
+
+    def row(self) -> Row:
+        """The columns' values, in the table's order."""
+        ...
+
+
+class Table(IntEnum):
+    """The tables, in the order in which they are written and read."""
+
+    LOCKS = 0
+    ENGAGEMENTS = 1
+    RESERVATIONS = 2
+    PERMITS = 3
+    BOOKINGS = 4
+    CELLS = 5
+    WAITERS = 6
+    HOLD_TIMES = 7
+    OVERRIDES = 8
+    ENDED_REQUESTS = 9
+
+
+class Outcome(IntEnum):
+    """How an engagement ended; numbers as in the protos."""
+
+    SUCCESS = 1
+    FAILURE = 2
+    UNKNOWN = 3
+
+
+class EndedBy(IntEnum):
+    """What ended a lease."""
+
+    RELEASE = 0
+    EXPIRY = 1
+    FORCE = 2
+
+
+class Lock(Struct, gc=False):
+    """A held lock. `scope` is what it excludes others from: the item, or item and kind."""
+
+    token: int
+    item: str
+    kind: str
+    worker: str
+    granted_at: int
+    expires_at: int
+    ttl_ns: int
+    request_id: str = ""
+    scope: str = ""
+    # When the deadline heap will look at it; 0 once it has ended.
+    scheduled_at: int = 0
+
+    def row(self) -> Row:
+        """See `Record.row`."""
+        return (
+            self.token,
+            self.item,
+            self.kind,
+            self.worker,
+            self.granted_at,
+            self.expires_at,
+            self.ttl_ns,
+            self.request_id,
+        )
+
+
+class Engagement(Struct, gc=False, frozen=True):
+    """One entry of the history: how the lock `token` ended, at `at`."""
+
+    token: int
+    item: str
+    kind: str
+    worker: str
+    outcome: int
+    at: int
+    granted_at: int
+    ended_by: int
+    request_id: str = ""
+
+    def row(self) -> Row:
+        """See `Record.row`."""
+        return (
+            self.token,
+            self.item,
+            self.kind,
+            self.worker,
+            self.outcome,
+            self.at,
+            self.granted_at,
+            self.ended_by,
+            self.request_id,
+        )
+
+
+class Reservation(Struct, gc=False):
+    """A held resource and/or units of a pool.
+
+    `is_refilling`: the units are charged to windows and never come back.
+    """
+
+    id: int
+    type: str
+    resource_id: str
+    pool: str
+    units: int
+    worker: str
+    granted_at: int
+    expires_at: int
+    ttl_ns: int
+    is_refilling: bool = False
+    request_id: str = ""
+    scheduled_at: int = 0
+
+    def row(self) -> Row:
+        """See `Record.row`."""
+        return (
+            self.id,
+            self.type,
+            self.resource_id,
+            self.pool,
+            self.units,
+            self.worker,
+            self.granted_at,
+            self.expires_at,
+            self.ttl_ns,
+            int(self.is_refilling),
+            self.request_id,
+        )
+
+
+class Permit(Struct, gc=False):
+    """The right to make `count` calls by `use_by`, at which instant they are charged until it is settled."""
+
+    id: int
+    endpoint: str
+    worker: str
+    count: int
+    granted_at: int
+    use_by: int
+    request_id: str = ""
+
+    def row(self) -> Row:
+        """See `Record.row`."""
+        return (
+            self.id,
+            self.endpoint,
+            self.worker,
+            self.count,
+            self.granted_at,
+            self.use_by,
+            self.request_id,
+        )
+
+
+class Booking(Struct, gc=False):
+    """`count` calls promised from `execute_at` until `claim_until`.
+
+    A call claimed then may be made until `use_by`.
+    """
+
+    id: int
+    endpoint: str
+    worker: str
+    count: int
+    booked_at: int
+    execute_at: int
+    claim_until: int
+    use_by: int
+    request_id: str = ""
+    scheduled_at: int = 0
+
+    def row(self) -> Row:
+        """See `Record.row`."""
+        return (
+            self.id,
+            self.endpoint,
+            self.worker,
+            self.count,
+            self.booked_at,
+            self.execute_at,
+            self.claim_until,
+            self.use_by,
+            self.request_id,
+        )
+
+
+class Cell:
+    """What one worker is charged within one bucket of one window.
+
+    Compared and hashed by identity, as it is counted up.
+    """
+
+    __slots__ = ("bucket", "count", "limit", "window_ns", "worker")
+
+    def __init__(self, limit: str, window_ns: int, bucket: int, worker: str, count: int = 0) -> None:
+        self.limit = limit
+        self.window_ns = window_ns
+        self.bucket = bucket
+        self.worker = worker
+        self.count = count
+
+    def key(self) -> Key:
+        """The row's primary key."""
+        return (self.limit, self.window_ns, self.bucket, self.worker)
+
+    def row(self) -> Row:
+        """See `Record.row`."""
+        return (self.limit, self.window_ns, self.bucket, self.worker, self.count)
+
+
+class WaiterRow(Struct, gc=False, frozen=True):
+    """A waiter as it is kept. `command` is the JSON of the command that waits, `component` its name."""
+
+    id: int
+    order_ns: int
+    enqueued_at: int
+    times_out_at: int
+    worker: str
+    request_id: str
+    component: str
+    command: str
+
+    def row(self) -> Row:
+        """See `Record.row`."""
+        return (
+            self.id,
+            self.order_ns,
+            self.enqueued_at,
+            self.times_out_at,
+            self.worker,
+            self.request_id,
+            self.component,
+            self.command,
+        )
+
+
+class HoldTime(Struct, gc=False):
+    """Exponentially weighted mean of how long leases of one sort are held, for estimates of waits."""
+
+    subject: str
+    mean_ns: int
+    count: int
+
+    def row(self) -> Row:
+        """See `Record.row`."""
+        return (self.subject, self.mean_ns, self.count)
+
+
+class Override(Struct, gc=False, frozen=True):
+    """An operator's change: `value` for the pool or limit `subject`, `window_ns` 0 for a pool's capacity.
+
+    `configured` is the file's value at that time: once the file says something else, the file wins again.
+    """
+
+    subject: str
+    window_ns: int
+    value: int
+    configured: int
+
+    def row(self) -> Row:
+        """See `Record.row`."""
+        return (self.subject, self.window_ns, self.value, self.configured)
+
+
+class EndedRequest(Struct, gc=False, frozen=True):
+    """A request id whose grant is over, remembered so that a late copy of the request is not granted anew."""
+
+    worker: str
+    request_id: str
+    at: int
+
+    def row(self) -> Row:
+        """See `Record.row`."""
+        return (self.worker, self.request_id, self.at)
+
+
+# Type of each table's records, and how many leading columns are its key. CELLS' and ENDED_REQUESTS' keys are
+# compound.
+RECORD_TYPES: Final[dict[Table, Any]] = {
+    Table.LOCKS: Lock,
+    Table.ENGAGEMENTS: Engagement,
+    Table.RESERVATIONS: Reservation,
+    Table.PERMITS: Permit,
+    Table.BOOKINGS: Booking,
+    Table.CELLS: Cell,
+    Table.WAITERS: WaiterRow,
+    Table.HOLD_TIMES: HoldTime,
+    Table.OVERRIDES: Override,
+    Table.ENDED_REQUESTS: EndedRequest,
+}
+KEY_COLUMNS: Final[dict[Table, int]] = {
+    Table.LOCKS: 1,
+    Table.ENGAGEMENTS: 1,
+    Table.RESERVATIONS: 1,
+    Table.PERMITS: 1,
+    Table.BOOKINGS: 1,
+    Table.CELLS: 4,
+    Table.WAITERS: 1,
+    Table.HOLD_TIMES: 1,
+    Table.OVERRIDES: 2,
+    Table.ENDED_REQUESTS: 2,
+}
+
+
+class Batch(Struct, kw_only=True, frozen=True):
+    """Everything one commit changes; self-contained, and harmless when applied twice.
+
+    sequence: 1 more than the last batch's. instant: no decision in it is later. last_id: no id given is
+    higher. puts: whole rows; deletes: primary keys. Within a batch a key is in at most one of the two.
+    """
+
+    sequence: int
+    instant: int
+    last_id: int
+    puts: dict[Table, list[Row]]
+    deletes: dict[Table, list[Key]]
+    # Engagements before this instant may be forgotten; 0: none.
+    prune_before: int = 0

@@ -1,0 +1,382 @@
+"""ReservationManager: leased holdings, exclusive by resource id or counted in units of a pool.
+
+Owns: who holds which resource, how many units of each pool are held, and the windows of the pools that
+refill.
+Rules: a pool serves its queue strictly in order; a large request at its head is not overtaken by small ones,
+so it can't starve. Reasons are looked at in this order: the resource (HELD, QUEUED_AHEAD), then the pool
+(UNITS_TAKEN or WINDOW_FULL, QUEUED_AHEAD). Units of a refilling pool are charged like permits and never come
+back, save those reported unused.
+"""
+
+from collections.abc import Hashable, Iterator
+from typing import NamedTuple
+
+from coordd.core.claims import Blocked
+from coordd.core.commands import ReleaseResource, RenewReservation, ReserveResource
+from coordd.core.errors import InvalidArgument, OutOfRange
+from coordd.core.ledger import Ledger, lease_lost, not_holder
+from coordd.core.outcomes import Reason, Renewed, ResourceReleased
+from coordd.core.queues import Queues, Rank
+from coordd.core.rate_limits import blocked_by_windows, is_overridden, window_views
+from coordd.core.records import Reservation, Table
+from coordd.core.rules import PoolRule, Rules, TypeRule
+from coordd.core.views import AvailabilityView, PoolView
+from coordd.core.windows import Windows
+
+
+class Pool:
+    """A pool of units: `held` of `capacity`, or `windows` that refill."""
+
+    __slots__ = ("capacity", "held", "key", "name", "rule", "windows")
+
+    def __init__(self, name: str, rule: PoolRule, windows: Windows | None) -> None:
+        self.name = name
+        self.rule = rule
+        self.capacity = rule.capacity
+        self.held = 0
+        self.windows = windows
+        self.key: Hashable = ("pool", name)
+
+    def units_max(self) -> int:
+        """Return the most that can ever be held at once."""
+        return self.capacity if self.windows is None else self.windows.smallest()
+
+
+class Wanted(NamedTuple):
+    """What a command comes down to: an exclusive resource (None: none) and `units` of a pool (None: none)."""
+
+    key: Hashable
+    pool: Pool | None
+    units: int
+
+
+class Reservations:
+    """Reservations, resources and pools."""
+
+    __slots__ = ("_changed", "_held", "_ledger", "_pools", "_queues", "_types", "count")
+
+    def __init__(self, rules: Rules, ledger: Ledger, queues: Queues) -> None:
+        self._ledger = ledger
+        self._queues = queues
+        self._types = rules.types
+        self._changed = ledger.changes.of[Table.RESERVATIONS]
+        self._held: dict[Hashable, Reservation] = {}
+        self._pools = {name: _pool(name, rule, ledger) for name, rule in sorted(rules.pools.items())}
+        # Live reservations.
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Pool]:
+        """Every pool, by name."""
+        return iter(self._pools.values())
+
+    def pool(self, name: str) -> Pool | None:
+        """Return the pool of that name, or None."""
+        return self._pools.get(name)
+
+    def wanted(self, command: ReserveResource) -> Wanted:
+        """Say what a command comes down to. Raises: InvalidArgument."""
+        rule = self._types.get(command.type)
+        if rule is None:
+            raise InvalidArgument(
+                "UNKNOWN_TYPE", f"The resource type {command.type!r} is not configured.", type=command.type
+            )
+        pool = self._pool_of(rule, command)
+        is_exclusive = bool(command.resource_id) and not rule.pools
+        if pool is None:
+            _check_without_pool(command)
+            return Wanted(_resource_key(command), None, 0)
+        return Wanted(_resource_key(command) if is_exclusive else None, pool, command.units or 1)
+
+    # -- Component -------------------------------------------------------------------------------------------
+
+    def check(self, command: ReserveResource, rank: Rank, now: int) -> Blocked | None:
+        """See `Component.check`."""
+        key, pool, units = self.wanted(command)
+        if pool is not None:
+            _check_units(pool, units)
+        blocked = (
+            self._check_resource(key, f"{command.type}/{command.resource_id}", rank)
+            if key is not None
+            else None
+        )
+        if blocked is not None or pool is None:
+            return blocked
+        return self._check_pool(pool, units, rank, now)
+
+    def take(self, command: ReserveResource, now: int) -> Reservation:
+        """See `Component.take`."""
+        key, pool, units = self.wanted(command)
+        ttl_ns = command.ttl_ns or self._types[command.type].ttl_ns
+        expires_at = now + ttl_ns
+        if pool is not None and pool.windows is not None:
+            expires_at = pool.windows.take(command.worker, units, now)
+        reservation = Reservation(
+            id=self._ledger.next_id(),
+            type=command.type,
+            resource_id=command.resource_id,
+            pool=pool.name if pool is not None else "",
+            units=units,
+            worker=command.worker,
+            granted_at=now,
+            expires_at=expires_at,
+            ttl_ns=expires_at - now,
+            is_refilling=pool is not None and pool.windows is not None,
+            request_id=command.request_id,
+        )
+        self._hold(reservation, key)
+        self._changed[reservation.id] = reservation
+        return reservation
+
+    def keys(self, command: ReserveResource) -> tuple[Hashable, ...]:
+        """See `Component.keys`."""
+        key, pool, _ = self.wanted(command)
+        return tuple(key for key in (key, pool.key if pool is not None else None) if key is not None)
+
+    def units(self, command: ReserveResource) -> int:
+        """See `Component.units`."""
+        return self.wanted(command).units
+
+    def estimate(self, command: ReserveResource, rank: Rank, now: int) -> int | None:
+        """See `Component.estimate`: the longer of the wait for the resource and that for the units."""
+        key, pool, units = self.wanted(command)
+        if pool is not None and pool.windows is not None:
+            wanted = self._queues.units_ahead(pool.key, rank) + units
+            return pool.windows.earliest(wanted, now, pool.windows.use_within_ns, now).at - now
+        seen = self._ledger.hold_times.get(f"reservation/{command.type}")
+        if seen is None:
+            return None
+        waits_ns = [0]
+        if key is not None:
+            held = self._held.get(key)
+            ends_at = min(held.granted_at + seen.mean_ns, held.expires_at) if held is not None else now
+            waits_ns.append(max(ends_at - now, 0) + (self._queues.position(key, rank) - 1) * seen.mean_ns)
+        if pool is not None:
+            missing = self._queues.units_ahead(pool.key, rank) + units - (pool.capacity - pool.held)
+            # The whole capacity comes back once in a mean hold time.
+            waits_ns.append(max(missing, 0) * seen.mean_ns // pool.capacity)
+        return max(waits_ns)
+
+    def is_for(self, command: ReserveResource, grant: object) -> bool:
+        """See `Component.is_for`."""
+        return (
+            isinstance(grant, Reservation | ReserveResource)
+            and (grant.type, grant.resource_id) == (command.type, command.resource_id)
+            and (grant.units or 1) == (command.units or 1)
+        )
+
+    # -- commands --------------------------------------------------------------------------------------------
+
+    def renew(self, command: RenewReservation, now: int) -> Renewed:
+        """Hold a reservation for its time to live from now."""
+        reservation = self._own(command)
+        if reservation is None:
+            raise lease_lost("reservation", command.id)
+        if reservation.is_refilling:
+            raise InvalidArgument(
+                "NOT_RENEWABLE",
+                f"Units of the refilling pool {reservation.pool} can't be renewed.",
+                id=command.id,
+            )
+        reservation.ttl_ns = command.ttl_ns or reservation.ttl_ns
+        reservation.expires_at = now + reservation.ttl_ns
+        self._ledger.deadlines.not_after(reservation, reservation.expires_at)
+        self._changed[reservation.id] = reservation
+        return Renewed(grant=reservation)
+
+    def release(self, command: ReleaseResource, now: int) -> ResourceReleased:
+        """Give a reservation back."""
+        reservation = self._own(command)
+        if reservation is None:
+            return ResourceReleased(reservation=None)
+        if command.unused_units > (reservation.units if reservation.is_refilling else 0):
+            raise InvalidArgument(
+                "INVALID_COUNT",
+                f"{command.unused_units} unused units can't go back: only those of a refilling pool do.",
+                field="unused_units",
+                units=reservation.units if reservation.is_refilling else 0,
+            )
+        self._end(reservation, command.unused_units, now)
+        self._ledger.observe_hold(f"reservation/{reservation.type}", now - reservation.granted_at)
+        return ResourceReleased(reservation=reservation)
+
+    def expire(self, reservation: Reservation, now: int) -> bool:
+        """End a reservation whose lease has run out, or postpone if it was renewed.
+
+        Say whether it has ended.
+        """
+        if reservation.expires_at > now:
+            self._ledger.deadlines.schedule(reservation, reservation.expires_at)
+            return False
+        self.force(reservation, now)
+        return True
+
+    def force(self, reservation: Reservation, now: int) -> None:
+        """End a reservation as if all of its units were used."""
+        if reservation.is_refilling and reservation.expires_at <= now:
+            # Charged at its latest possible use, where it stays.
+            self._drop(reservation)
+            self._ledger.end_request(reservation.worker, reservation.request_id, now)
+        else:
+            self._end(reservation, 0, now)
+
+    def undo(self, reservation: Reservation, now: int) -> None:
+        """Take back a grant nobody heard of."""
+        self._settle(reservation, reservation.units, now)
+        self._drop(reservation)
+
+    # -- recovery and views ----------------------------------------------------------------------------------
+
+    def load(self, reservation: Reservation) -> None:
+        """Take a live reservation in as it was stored."""
+        rule = self._types.get(reservation.type)
+        is_exclusive = bool(reservation.resource_id) and not (rule is not None and rule.pools)
+        self._hold(reservation, _resource_key(reservation) if is_exclusive else None)
+
+    def view(self, pool: Pool, now: int) -> PoolView:
+        """Return how full a pool is."""
+        windows = window_views(pool.windows, now) if pool.windows is not None else ()
+        used = max((window.used for window in windows), default=pool.held)
+        free = min((window.remaining for window in windows), default=max(0, pool.capacity - pool.held))
+        limit = pool.rule.limit
+        return PoolView(
+            name=pool.name,
+            capacity=pool.units_max(),
+            used=used,
+            free=free,
+            queued=self._queues.length(pool.key),
+            windows=windows,
+            is_overridden=(
+                pool.capacity != pool.rule.capacity
+                if pool.windows is None or limit is None
+                else is_overridden(pool.windows, limit)
+            ),
+        )
+
+    def availability(self, command: ReserveResource, rank: Rank, now: int) -> AvailabilityView:
+        """Return whether a command of this rank would be granted, and if not, how long it would wait."""
+        blocked = self.check(command, rank, now)
+        pool = self.wanted(command).pool
+        view = self.view(pool, now) if pool is not None else None
+        position = self._queues.position(blocked.key, rank) if blocked is not None else 0
+        return AvailabilityView(
+            blocked_by=blocked.refused(position) if blocked is not None else None,
+            position=position,
+            wait_ns=self.estimate(command, rank, now) if blocked is not None else 0,
+            free_units=view.free if view is not None else 0,
+            capacity=view.capacity if view is not None else 0,
+        )
+
+    # --------------------------------------------------------------------------------------------------------
+
+    def _check_resource(self, key: Hashable, subject: str, rank: Rank) -> Blocked | None:
+        held = self._held.get(key)
+        if held is not None:
+            return Blocked(
+                reason=Reason.HELD, subject=subject, key=key, retry_at=held.expires_at, holder=held.worker
+            )
+        if self._queues.is_ahead(key, rank):
+            return Blocked(reason=Reason.QUEUED_AHEAD, subject=subject, key=key)
+        return None
+
+    def _check_pool(self, pool: Pool, units: int, rank: Rank, now: int) -> Blocked | None:
+        if pool.windows is not None:
+            return blocked_by_windows(
+                pool.windows, units, rank, now, key=pool.key, subject=pool.name, queues=self._queues
+            )
+        if pool.capacity - pool.held < units:
+            return Blocked(reason=Reason.UNITS_TAKEN, subject=pool.name, key=pool.key)
+        if self._queues.is_ahead(pool.key, rank):
+            return Blocked(reason=Reason.QUEUED_AHEAD, subject=pool.name, key=pool.key)
+        return None
+
+    def _pool_of(self, rule: TypeRule, command: ReserveResource) -> Pool | None:
+        if not rule.pools:
+            return self._pools[rule.pool] if rule.pool else None
+        name = rule.pools.get(command.resource_id)
+        if name is None:
+            raise InvalidArgument(
+                "UNKNOWN_OPERATION",
+                f"{command.resource_id!r} is none of {command.type}'s: {', '.join(sorted(rule.pools))}.",
+                operation=command.resource_id,
+            )
+        return self._pools[name]
+
+    def _own(self, command: RenewReservation | ReleaseResource) -> Reservation | None:
+        reservation = self._ledger.live.get(command.id)
+        if not isinstance(reservation, Reservation):
+            self._ledger.ended(command.id, "reservation")
+            return None
+        if reservation.worker != command.worker:
+            raise not_holder("reservation", command.id, command.worker)
+        return reservation
+
+    def _hold(self, reservation: Reservation, key: Hashable) -> None:
+        self.count += 1
+        self._ledger.live[reservation.id] = reservation
+        self._ledger.deadlines.schedule(reservation, reservation.expires_at)
+        if key is not None:
+            self._held[key] = reservation
+        pool = self._pools.get(reservation.pool)
+        if pool is not None and not reservation.is_refilling:
+            pool.held += reservation.units
+
+    def _end(self, reservation: Reservation, unused: int, now: int) -> None:
+        self._settle(reservation, unused, now)
+        self._drop(reservation)
+        self._ledger.end_request(reservation.worker, reservation.request_id, now)
+
+    def _settle(self, reservation: Reservation, unused: int, now: int) -> None:
+        pool = self._pools.get(reservation.pool)
+        if pool is not None and pool.windows is not None and reservation.is_refilling:
+            used = reservation.units - unused
+            pool.windows.settle(reservation.worker, used, unused, reservation.expires_at, now)
+
+    def _drop(self, reservation: Reservation) -> None:
+        self.count -= 1
+        self._ledger.deadlines.cancel(reservation)
+        del self._ledger.live[reservation.id]
+        self._changed[reservation.id] = None
+        key = _resource_key(reservation)
+        if self._held.get(key) is reservation:
+            del self._held[key]
+        self._ledger.freed.append(key)
+        pool = self._pools.get(reservation.pool)
+        if pool is not None:
+            if not reservation.is_refilling:
+                pool.held -= reservation.units
+            self._ledger.freed.append(pool.key)
+
+
+def _pool(name: str, rule: PoolRule, ledger: Ledger) -> Pool:
+    limit = rule.limit
+    if limit is None:
+        return Pool(name, rule, None)
+    return Pool(name, rule, Windows(f"pool/{name}", limit.windows, limit.use_within_ns, ledger.changes.cells))
+
+
+def _check_units(pool: Pool, units: int) -> None:
+    if units > pool.units_max():
+        raise OutOfRange(
+            "UNITS_ABOVE_CAPACITY",
+            f"{units} units are more than the pool {pool.name} has: {pool.units_max()}.",
+            pool=pool.name,
+            units=units,
+            capacity=pool.units_max(),
+        )
+
+
+def _resource_key(of: ReserveResource | Reservation) -> Hashable:
+    return ("resource", of.type, of.resource_id)
+
+
+def _check_without_pool(command: ReserveResource) -> None:
+    if command.units:
+        raise InvalidArgument(
+            "NO_POOL", f"The type {command.type} has no pool, hence no units.", type=command.type
+        )
+    if not command.resource_id:
+        raise InvalidArgument(
+            "INVALID_ID",
+            f"The type {command.type} has no pool, hence needs a resource_id.",
+            field="resource_id",
+        )

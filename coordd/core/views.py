@@ -1,0 +1,106 @@
+"""What the state machine shows of itself. Values made on request; changing nothing."""
+
+from msgspec import Struct
+
+from coordd.core.outcomes import Refused
+from coordd.core.records import Lock
+
+
+class WindowView(Struct, frozen=True, kw_only=True):
+    """One rolling window.
+
+    `used` includes what permits and bookings are promised; `resets_at`: all of it has left.
+    """
+
+    length_ns: int
+    limit: int
+    used: int
+    resets_at: int
+
+    @property
+    def remaining(self) -> int:
+        """Permits left, never below 0."""
+        return max(0, self.limit - self.used)
+
+
+class LimitView(Struct, frozen=True, kw_only=True):
+    """An endpoint's limit. `windows` shortest first; `remaining` is what could be taken now."""
+
+    name: str
+    windows: tuple[WindowView, ...]
+    is_fair: bool
+    use_within_ns: int
+    claim_window_ns: int
+    queued: int
+    bookings: int
+    active_workers: int
+    violations: int
+    is_overridden: bool
+
+    @property
+    def remaining(self) -> int:
+        """Permits that could be taken now: the least of all windows."""
+        return min(window.remaining for window in self.windows)
+
+    @property
+    def utilisation(self) -> float:
+        """Charges / limit of the fullest window."""
+        return max(window.used / window.limit for window in self.windows)
+
+
+class ShareView(Struct, frozen=True, kw_only=True):
+    """A worker's part of one window."""
+
+    length_ns: int
+    allocated: int
+    used: int
+    remaining: int
+
+
+class AllocationView(Struct, frozen=True, kw_only=True):
+    """A worker's part of an endpoint."""
+
+    windows: tuple[ShareView, ...]
+    active_workers: int
+
+
+class PoolView(Struct, frozen=True, kw_only=True):
+    """A pool. `windows` is empty where units are held and come back."""
+
+    name: str
+    capacity: int
+    used: int
+    free: int
+    queued: int
+    windows: tuple[WindowView, ...]
+    is_overridden: bool
+
+
+class AvailabilityView(Struct, frozen=True, kw_only=True):
+    """Whether a reservation could be made. `blocked_by` None: yes. `wait_ns` None: nothing observed yet."""
+
+    blocked_by: Refused | None
+    position: int
+    wait_ns: int | None
+    free_units: int
+    capacity: int
+
+
+class ItemView(Struct, frozen=True, kw_only=True):
+    """An item: its holder if any, the end of its rest after a lapse (0: none), and who waits."""
+
+    lock: Lock | None
+    delayed_until: int
+    waiters: int
+
+
+class Counts(Struct, frozen=True, kw_only=True):
+    """How much the state machine holds."""
+
+    locks: int
+    reservations: int
+    permits: int
+    bookings: int
+    waiters: int
+    waiters_away: int
+    last_id: int

@@ -1,0 +1,359 @@
+"""The one wait queue: who waits, who is away, and who gets what comes free.
+
+Owns: the waiters, and the walk along a queue when something may have come free.
+Rules: a waiter's key is fixed when it begins to wait. It waits in the queue of what blocks it first, and
+moves, key and all, when that changes. A waiter whose stream is gone is *away*: in no queue, never granted,
+holding nobody up; its request id brings it back to its place within `resume_grace`. The head of a queue that
+can't be served stops the queue.
+Must not know: how anything is granted; the components do.
+"""
+
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any
+
+from coordd.core.claims import Blocked, Component
+from coordd.core.commands import LeaveWait, ScheduleRequest, TakePermit, WaitableCommand
+from coordd.core.errors import CommandError, FailedPrecondition, ResourceExhausted
+from coordd.core.ledger import Ledger, request_id_reused
+from coordd.core.limits import SERVED_PER_CALL_MAX, WAITERS_MAX, WAITERS_PER_QUEUE_MAX
+from coordd.core.outcomes import (
+    Grant,
+    Granted,
+    Place,
+    Queued,
+    Reason,
+    Refused,
+    WaiterLeft,
+    WaitGranted,
+    WaitRefused,
+)
+from coordd.core.queues import Queues, Rank
+from coordd.core.records import EndedRequest, Permit, Table, WaiterRow
+from coordd.core.rules import Rules
+from coordd.core.waiters import Waiter
+
+
+class Wake:
+    """The deadline of a queue whose head only waits for time to pass."""
+
+    __slots__ = ("key", "scheduled_at")
+
+    def __init__(self, key: Hashable) -> None:
+        self.key = key
+        self.scheduled_at = 0
+
+
+class Waits:
+    """The waiters by id, and everything that makes one or ends one."""
+
+    __slots__ = (
+        "_boost_ns",
+        "_changed",
+        "_components",
+        "_ledger",
+        "_quality_boost_ns",
+        "_queues",
+        "_resume_grace_ns",
+        "_wakes",
+        "away",
+        "waiters",
+    )
+
+    def __init__(
+        self, rules: Rules, ledger: Ledger, queues: Queues, components: dict[type, Component[Any]]
+    ) -> None:
+        self._ledger = ledger
+        self._queues = queues
+        self._components = components
+        self._boost_ns = rules.boost_ns
+        self._quality_boost_ns = rules.quality_boost_ns
+        self._resume_grace_ns = rules.resume_grace_ns
+        self._changed = ledger.changes.of[Table.WAITERS]
+        self._wakes: dict[Hashable, Wake] = {}
+        self.waiters: dict[int, Waiter] = {}
+        self.away = 0
+
+    def rank(self, priority: int, quality: float, now: int) -> Rank:
+        """Return the rank of a newcomer: behind all who have the same key."""
+        order_ns = now - self._boost_ns[priority] - int(quality * self._quality_boost_ns)
+        return (order_ns, self._ledger.last_id + 1)
+
+    def request(self, command: WaitableCommand, now: int) -> Granted | Refused | Queued:
+        """Grant a command, or refuse it, or let it wait."""
+        if command.request_id:
+            earlier = self.earlier(command)
+            if earlier is not None:
+                return self._repeat(command, earlier, now)
+        component = self._components[command.__class__]
+        rank = self.rank(command.priority, getattr(command, "quality", 0.0), now)
+        blocked = component.check(command, rank, now)
+        if blocked is None:
+            return Granted(grant=self._grant(command, now))
+        if not command.wait_ns or blocked.key is None:
+            return self._refusal(blocked, rank)
+        return self._begin(command, rank, blocked, now)
+
+    def claim(
+        self, command: TakePermit, claim: Callable[[TakePermit, int], Permit | Refused], now: int
+    ) -> Granted | Refused:
+        """Grant a command that claims a booking, by `claim`.
+
+        The same request id gives the same permit again.
+        """
+        earlier = self.earlier(command) if command.request_id else None
+        if earlier is not None:
+            return Granted(grant=self._same(command, earlier), is_repeat=True)
+        answer = claim(command, now)
+        if isinstance(answer, Refused):
+            return answer
+        if command.request_id:
+            self._ledger.requests[(command.worker, command.request_id)] = answer
+        return Granted(grant=answer)
+
+    def earlier(self, command: WaitableCommand | ScheduleRequest) -> object | None:
+        """Return what this request id was given before: a grant, a booking, a waiter; None if it is new.
+
+        Raises: FailedPrecondition (REQUEST_ENDED).
+        """
+        earlier = self._ledger.requests.get((command.worker, command.request_id))
+        if isinstance(earlier, EndedRequest):
+            raise FailedPrecondition(
+                "REQUEST_ENDED",
+                f"What the request {command.request_id!r} was granted is over.",
+                request_id=command.request_id,
+            )
+        return earlier
+
+    def leave(self, command: LeaveWait, now: int) -> WaiterLeft:
+        """Let a waiter whose stream is gone be away, or out if it can't come back."""
+        waiter = self.waiters.get(command.id)
+        if waiter is None or waiter.away_until:
+            return WaiterLeft(is_away=waiter is not None)
+        if not waiter.command.request_id:
+            self._remove(waiter)
+            return WaiterLeft(is_away=False)
+        self._send_away(waiter, now)
+        return WaiterLeft(is_away=True)
+
+    def due(self, waiter: Waiter, now: int) -> None:
+        """End a waiter whose time, or whose time to come back, is over; or postpone."""
+        at = _due_at(waiter)
+        if at > now:
+            self._ledger.deadlines.schedule(waiter, at)
+            return
+        subject = self._blocked(waiter, now).subject
+        self._remove(waiter)
+        self._refuse(waiter, Refused(reason=Reason.WAIT_TIMEOUT, subject=subject))
+
+    def serve(self, key: Hashable, now: int) -> None:
+        """Give what may have come free to those who wait for it, in order, until the head can't be served."""
+        for _ in range(SERVED_PER_CALL_MAX):
+            rank = self._queues.head(key)
+            if rank is None:
+                return
+            if not self._serve_head(key, self.waiters[rank[1]], now):
+                return
+        self._wake_at(key, now)
+
+    def place(self, id: int, now: int) -> Place | None:
+        """Return where a waiter stands, or None if it waits no longer or is away."""
+        waiter = self.waiters.get(id)
+        if waiter is None or waiter.key is None:
+            return None
+        component = self._components[waiter.command.__class__]
+        blocked = self._blocked(waiter, now)
+        return Place(
+            position=self._queues.position(waiter.key, waiter.rank),
+            wait_ns=component.estimate(waiter.command, waiter.rank, now),
+            blocked_by=blocked.refused(0),
+            times_out_at=waiter.times_out_at,
+        )
+
+    def restore(self, waiter: Waiter, now: int) -> None:
+        """Give a waiter its place back, away: its grant was taken back, or the daemon has restarted."""
+        self.waiters[waiter.id] = waiter
+        self._ledger.requests[(waiter.command.worker, waiter.command.request_id)] = waiter
+        self._changed[waiter.id] = waiter
+        self._send_away(waiter, now)
+
+    def load(self, row: WaiterRow, now: int) -> None:
+        """Take a waiter in as it was stored, away; drop one whose command can't be granted any longer."""
+        waiter = Waiter.of(row)
+        try:
+            self._components[waiter.command.__class__].check(waiter.command, waiter.rank, now)
+        except CommandError:
+            self._changed[row.id] = None
+        else:
+            self.restore(waiter, now)
+
+    # --------------------------------------------------------------------------------------------------------
+
+    def _grant(self, command: WaitableCommand, now: int) -> Grant:
+        grant = self._components[command.__class__].take(command, now)
+        if command.request_id:
+            self._ledger.requests[(command.worker, command.request_id)] = grant
+        return grant
+
+    def _refusal(self, blocked: Blocked, rank: Rank) -> Refused:
+        is_of_use = blocked.key is not None
+        return blocked.refused(self._queues.position(blocked.key, rank) if is_of_use else 0)
+
+    def _repeat(self, command: WaitableCommand, earlier: object, now: int) -> Granted | Refused | Queued:
+        """Answer a command whose request id is known: as it was answered before."""
+        if isinstance(earlier, Waiter):
+            self._same(command, earlier.command)
+            return self._resume(earlier, command, now)
+        return Granted(grant=self._same(command, earlier), is_repeat=True)
+
+    def _same(self, command: WaitableCommand, earlier: Any) -> Any:
+        """Check that `earlier` answers the same request, and return it."""
+        if not self._components[command.__class__].is_for(command, earlier):
+            raise request_id_reused(command.request_id)
+        return earlier
+
+    def _resume(self, waiter: Waiter, command: WaitableCommand, now: int) -> Granted | Refused | Queued:
+        if not command.wait_ns:
+            return self._refusal(self._blocked(waiter, now), waiter.rank)
+        waiter.times_out_at = now + command.wait_ns
+        self._ledger.deadlines.not_after(waiter, waiter.times_out_at)
+        self._changed[waiter.id] = waiter
+        if not waiter.away_until:
+            return Queued(id=waiter.id, is_resumed=True)
+        self._come_back(waiter)
+        blocked = self._components[command.__class__].check(waiter.command, waiter.rank, now)
+        if blocked is not None and blocked.key is not None:
+            self._enter(waiter, blocked)
+            return Queued(id=waiter.id, is_resumed=True)
+        self._forget(waiter)
+        if blocked is not None:
+            self._ledger.forget_waiting(command.worker, command.request_id)
+            return blocked.refused(0)
+        return Granted(grant=self._grant(waiter.command, now))
+
+    def _begin(self, command: WaitableCommand, rank: Rank, blocked: Blocked, now: int) -> Queued:
+        full = self._queues.length(blocked.key) >= WAITERS_PER_QUEUE_MAX
+        if full or len(self.waiters) >= WAITERS_MAX:
+            raise ResourceExhausted(
+                "QUEUE_FULL", f"Too many wait for {blocked.subject} already.", subject=blocked.subject
+            )
+        waiter = Waiter(self._ledger.next_id(), command, rank[0], now, now + command.wait_ns)
+        self.waiters[waiter.id] = waiter
+        self._ledger.deadlines.schedule(waiter, waiter.times_out_at)
+        if command.request_id:
+            self._ledger.requests[(command.worker, command.request_id)] = waiter
+            self._changed[waiter.id] = waiter
+        self._enter(waiter, blocked)
+        return Queued(id=waiter.id)
+
+    def _serve_head(self, key: Hashable, waiter: Waiter, now: int) -> bool:
+        """Serve the head of a queue; say whether the next one may be looked at."""
+        blocked = self._check_again(waiter, now)
+        if blocked is not None and blocked.key == key:
+            self._wake_at(key, blocked.frees_at)
+            return False
+        self._exit(waiter)
+        if blocked is not None and blocked.key is not None:
+            self._enter(waiter, blocked)
+            return self._is_back(waiter, key)
+        self._forget(waiter)
+        if blocked is not None:
+            self._refuse(waiter, blocked.refused(0))
+        else:
+            grant = self._grant(waiter.command, now)
+            self._ledger.notices.append(WaitGranted(waiter=waiter, grant=grant))
+        return True
+
+    def _is_back(self, waiter: Waiter, left: Hashable) -> bool:
+        """Whether a waiter has moved back to something it wants before what it has `left`.
+
+        Then what it left is free for the next one. If it has moved on instead, what it left is meant for it:
+        nobody behind it could do more than move on after it.
+        """
+        keys = self._components[waiter.command.__class__].keys(waiter.command)
+        return keys.index(waiter.key) < keys.index(left)
+
+    def _check_again(self, waiter: Waiter, now: int) -> Blocked | None:
+        command = waiter.command
+        try:
+            return self._components[command.__class__].check(command, waiter.rank, now)
+        except CommandError as error:
+            # An operator has lowered a limit or a capacity below what this waiter wants: it can never be
+            # granted.
+            reason = Reason.WINDOW_FULL if isinstance(command, TakePermit) else Reason.UNITS_TAKEN
+            return Blocked(
+                reason=reason, subject=error.metadata.get("pool") or error.metadata.get("name", "")
+            )
+
+    def _blocked(self, waiter: Waiter, now: int) -> Blocked:
+        blocked = self._check_again(waiter, now)
+        if blocked is not None:
+            return blocked
+        # Free, but not served yet: its turn comes within this or the next few steps of the machine.
+        key = waiter.key
+        return Blocked(
+            reason=Reason.QUEUED_AHEAD, subject=str(key[-1]) if isinstance(key, tuple) else "", key=key
+        )
+
+    def _enter(self, waiter: Waiter, blocked: Blocked) -> None:
+        waiter.key = blocked.key
+        self._queues.add(blocked.key, waiter.rank, self._units(waiter))
+        if self._queues.head(blocked.key) == waiter.rank:
+            self._wake_at(blocked.key, blocked.frees_at)
+
+    def _exit(self, waiter: Waiter) -> None:
+        self._queues.remove(waiter.key, waiter.rank, self._units(waiter))
+        if waiter.key not in self._queues:
+            wake = self._wakes.pop(waiter.key, None)
+            if wake is not None:
+                self._ledger.deadlines.cancel(wake)
+        waiter.key = None
+
+    def _units(self, waiter: Waiter) -> int:
+        return self._components[waiter.command.__class__].units(waiter.command)
+
+    def _wake_at(self, key: Hashable, at: int) -> None:
+        if at:
+            wake = self._wakes.get(key)
+            if wake is None:
+                wake = self._wakes[key] = Wake(key)
+            self._ledger.deadlines.not_after(wake, at)
+
+    def _remove(self, waiter: Waiter) -> None:
+        """End a wait ungranted; whoever it held up may be served."""
+        if waiter.away_until:
+            self._come_back(waiter)
+        else:
+            self._exit(waiter)
+            self._free(waiter)
+        self._forget(waiter)
+        self._ledger.forget_waiting(waiter.command.worker, waiter.command.request_id)
+
+    def _send_away(self, waiter: Waiter, now: int) -> None:
+        if waiter.key is not None:
+            self._exit(waiter)
+            self._free(waiter)
+        self.away += 1
+        waiter.away_until = now + self._resume_grace_ns
+        self._ledger.deadlines.not_after(waiter, _due_at(waiter))
+
+    def _come_back(self, waiter: Waiter) -> None:
+        self.away -= 1
+        waiter.away_until = 0
+
+    def _free(self, waiter: Waiter) -> None:
+        keys: Iterable[Hashable] = self._components[waiter.command.__class__].keys(waiter.command)
+        self._ledger.freed.extend(keys)
+
+    def _forget(self, waiter: Waiter) -> None:
+        del self.waiters[waiter.id]
+        self._ledger.deadlines.cancel(waiter)
+        if waiter.command.request_id:
+            self._changed[waiter.id] = None
+
+    def _refuse(self, waiter: Waiter, refused: Refused) -> None:
+        self._ledger.forget_waiting(waiter.command.worker, waiter.command.request_id)
+        self._ledger.notices.append(WaitRefused(waiter=waiter, refused=refused))
+
+
+def _due_at(waiter: Waiter) -> int:
+    return min(waiter.times_out_at, waiter.away_until) if waiter.away_until else waiter.times_out_at

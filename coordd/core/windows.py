@@ -1,0 +1,250 @@
+"""Rolling windows that never lie: how many permits may be taken now, and if none, exactly when.
+
+Owns: what is charged, by window, bucket and worker, and the arithmetic of the future.
+Rules: a window is cut into `BUCKETS_PER_WINDOW` buckets; a charge counts until its whole bucket has left the
+window, so rounding only ever refuses early. All windows are checked before any is charged. A permit is
+charged at its latest possible use. A booking is charged from its time on, and whoever takes permits before
+that time must leave room for it.
+Must not know: who waits, what is persisted when, what an endpoint is.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+
+from msgspec import Struct
+
+from coordd.core.limits import BUCKETS_PER_WINDOW
+from coordd.core.records import Booking, Cell
+
+_FOREVER = 1 << 63
+
+
+class Full(Struct, frozen=True, gc=False):
+    """Not now: not before `at`, because of the window of `window_ns`."""
+
+    at: int
+    window_ns: int
+
+
+class Window:
+    """One rolling window: at most `limit` charges within any `length_ns`. `used` counts the live cells."""
+
+    __slots__ = (
+        "_buckets",
+        "_cells",
+        "_changed",
+        "_name",
+        "_oldest",
+        "length_ns",
+        "limit",
+        "rolls_at",
+        "used",
+        "width_ns",
+    )
+
+    def __init__(self, name: str, length_ns: int, limit: int, changed: dict[Cell, None]) -> None:
+        self.length_ns = length_ns
+        self.limit = limit
+        self.width_ns = -(-length_ns // BUCKETS_PER_WINDOW)
+        self.used = 0
+        # The instant at which the next bucket leaves the window, if there is one then.
+        self.rolls_at = 0
+        self._name = name
+        self._changed = changed
+        self._cells: dict[tuple[int, str], Cell] = {}
+        self._buckets: dict[int, list[Cell]] = {}
+        self._oldest = _FOREVER
+
+    def charge(self, worker: str, count: int, at: int) -> None:
+        """Count `count` for `worker` at the instant `at`."""
+        bucket = at // self.width_ns
+        cell = self._cells.get((bucket, worker))
+        if cell is None:
+            cell = self._open(bucket, worker)
+        cell.count += count
+        self.used += count
+        self._changed[cell] = None
+
+    def refund(self, worker: str, count: int, at: int) -> None:
+        """Take back what was charged at the instant `at`, unless it has left the window."""
+        cell = self._cells.get((at // self.width_ns, worker))
+        if cell is not None:
+            cell.count -= count
+            self.used -= count
+            self._changed[cell] = None
+
+    def roll(self, now: int) -> None:
+        """Drop what has left the window at `now`. Cost: O(1) mostly, O(buckets) once a bucket."""
+        bucket = now // self.width_ns
+        self.rolls_at = (bucket + 1) * self.width_ns
+        oldest = bucket - BUCKETS_PER_WINDOW
+        if self._oldest < oldest:
+            for gone in sorted(bucket for bucket in self._buckets if bucket < oldest):
+                self._drop(gone)
+            self._oldest = min(self._buckets, default=_FOREVER)
+
+    def load(self, bucket: int, worker: str, count: int) -> None:
+        """Take a cell in as it was stored."""
+        self._open(bucket, worker).count = count
+        self.used += count
+
+    def used_by(self, worker: str) -> int:
+        """Return what `worker` is charged with. Cost: O(cells)."""
+        return sum(cell.count for cell in self._cells.values() if cell.worker == worker)
+
+    def workers(self) -> set[str]:
+        """Return who is charged with anything. Cost: O(cells)."""
+        return {cell.worker for cell in self._cells.values() if cell.count}
+
+    def cells(self) -> Collection[Cell]:
+        """Return the live cells."""
+        return self._cells.values()
+
+    def resets_at(self, now: int, bookings: Collection[Booking]) -> int:
+        """Return when all that is charged or booked now will have left; `now` if nothing is."""
+        charged = (bucket for bucket, cells in self._buckets.items() if any(cell.count for cell in cells))
+        ends = [self._left_at(bucket) for bucket in charged]
+        ends += [self._left_at(booking.use_by // self.width_ns) for booking in bookings]
+        return max(ends, default=now)
+
+    def earliest(self, count: int, start: int, hold_ns: int, now: int, bookings: Collection[Booking]) -> int:
+        """Return the first instant at or after `start` from which `count` more fit for good.
+
+        A permit taken at T is charged until it has left the window after T + hold_ns; so there must be room
+        not at T alone but until then, past every booking that begins meanwhile. One pass over the levels of
+        the future finds it: where a level leaves no room, nothing that begins before that level's end will
+        do.
+        Args: count: 1..limit. hold_ns: from taking to latest use. now: at which the window was rolled.
+        Cost: O(buckets + bookings).
+        """
+        at = start
+        for begins, ends, level in self._levels(now, bookings):
+            if begins >= self._left_at((at + hold_ns) // self.width_ns):
+                break
+            if ends > at and level + count > self.limit:
+                at = ends
+        return at
+
+    def _levels(self, now: int, bookings: Collection[Booking]) -> Iterator[tuple[int, int, int]]:
+        """Yield (begin, end, charges) for each stretch of the future, as things stand now."""
+        steps = [
+            (self._left_at(bucket), -sum(cell.count for cell in cells))
+            for bucket, cells in self._buckets.items()
+        ]
+        for booking in bookings:
+            steps.append((booking.execute_at // self.width_ns * self.width_ns, booking.count))
+            steps.append((self._left_at(booking.use_by // self.width_ns), -booking.count))
+        steps.sort()
+        level, begins = self.used, now
+        for at, change in steps:
+            if at > begins:
+                yield begins, at, level
+                begins = at
+            level += change
+        yield begins, _FOREVER, level
+
+    def _left_at(self, bucket: int) -> int:
+        return (bucket + 1 + BUCKETS_PER_WINDOW) * self.width_ns
+
+    def _open(self, bucket: int, worker: str) -> Cell:
+        cell = self._cells[(bucket, worker)] = Cell(self._name, self.length_ns, bucket, worker)
+        self._buckets.setdefault(bucket, []).append(cell)
+        self._oldest = min(self._oldest, bucket)
+        return cell
+
+    def _drop(self, bucket: int) -> None:
+        for cell in self._buckets.pop(bucket):
+            del self._cells[(bucket, cell.worker)]
+            self.used -= cell.count
+            cell.count = 0
+            self._changed[cell] = None
+
+
+class Windows:
+    """Several windows, charged together or not at all, and the bookings that hold part of their future."""
+
+    __slots__ = ("_booked", "bookings", "name", "of", "use_within_ns")
+
+    def __init__(
+        self, name: str, limits: Mapping[int, int], use_within_ns: int, changed: dict[Cell, None]
+    ) -> None:
+        self.name = name
+        self.use_within_ns = use_within_ns
+        self.of = tuple(
+            Window(name, length_ns, limit, changed) for length_ns, limit in sorted(limits.items())
+        )
+        self.bookings: dict[int, Booking] = {}
+        self._booked = 0
+
+    def smallest(self) -> int:
+        """Return the most that can ever be taken at once."""
+        return min(window.limit for window in self.of)
+
+    def roll(self, now: int) -> None:
+        """Drop what has left the windows at `now`."""
+        for window in self.of:
+            if now >= window.rolls_at:
+                window.roll(now)
+
+    def is_room(self, count: int, now: int) -> bool:
+        """Whether `count` can be taken now. Cost: O(windows), with bookings O(buckets + bookings)."""
+        is_clear = True
+        for window in self.of:
+            if now >= window.rolls_at:
+                window.roll(now)
+            room = window.limit - window.used - count
+            if room < 0:
+                return False
+            is_clear = is_clear and room >= self._booked
+        return is_clear or self.earliest(count, now, self.use_within_ns, now).at == now
+
+    def take(self, worker: str, count: int, now: int) -> int:
+        """Charge `count` in every window at its latest possible use, and return that instant.
+
+        `is_room` has said yes.
+        """
+        use_by = now + self.use_within_ns
+        for window in self.of:
+            window.charge(worker, count, use_by)
+        return use_by
+
+    def settle(self, worker: str, used: int, unused: int, use_by: int, now: int) -> None:
+        """Move the charge of `used` from `use_by` to `now`, and take back the `unused`."""
+        for window in self.of:
+            window.refund(worker, used + unused, use_by)
+            if used:
+                window.charge(worker, used, now)
+
+    def earliest(self, count: int, start: int, hold_ns: int, now: int) -> Full:
+        """Return the first instant from `start` on at which every window has room, and which was last.
+
+        Args: count: 1..smallest(); above it: as if taken in as many goes as it needs, each when the last has
+        left.
+        """
+        self.roll(now)
+        bookings = self.bookings.values()
+        full = Full(start, 0)
+        is_moving = True
+        while is_moving:
+            is_moving = False
+            for window in self.of:
+                rest = (count - 1) % window.limit
+                at = window.earliest(rest + 1, full.at, hold_ns, now, bookings)
+                if at > full.at:
+                    full = Full(at, window.length_ns)
+                    is_moving = True
+        return full if count <= self.smallest() else self._in_rounds(full, count)
+
+    def _in_rounds(self, full: Full, count: int) -> Full:
+        waits = [((count - 1) // window.limit * window.length_ns, window.length_ns) for window in self.of]
+        longest, window_ns = max(waits)
+        return Full(full.at + longest, window_ns)
+
+    def book(self, booking: Booking) -> None:
+        """Hold room for a booking, at the time that `earliest` gave."""
+        self.bookings[booking.id] = booking
+        self._booked += booking.count
+
+    def unbook(self, booking: Booking) -> None:
+        """Give its room back."""
+        del self.bookings[booking.id]
+        self._booked -= booking.count

@@ -1,0 +1,19 @@
+"""The one writer: takes commands, asks the core, commits in groups, then answers."""
+
+from coordd.engine.clock import Clock
+from coordd.engine.engine import Engine, EngineStatus
+from coordd.engine.errors import Draining, EngineError, StoreFailed
+from coordd.engine.wait import Wait
+from coordd.engine.watch import Event, Watch
+
+__all__ = [
+    "Clock",
+    "Draining",
+    "Engine",
+    "EngineError",
+    "EngineStatus",
+    "Event",
+    "StoreFailed",
+    "Wait",
+    "Watch",
+]

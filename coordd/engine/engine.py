@@ -1,0 +1,400 @@
+"""The one writer: takes commands, asks the machine, commits in groups, then answers.
+
+Owns: the clock, the machine, the open batch, who is to be told what once it is committed, and the timer for
+what falls due. A request's way: `submit` stamps `now` and asks the machine, at once and alone, since nothing
+here yields in between; what changed joins the open batch; while one batch commits the next one fills; when
+its batch is durable, the request is answered and waiters are told. An answer that changed nothing waits too
+for whatever it may have seen: nothing is ever told that a crash could take back. If a commit fails, nothing
+of it is told, every question is refused from then on, and `failure()` returns why.
+Must not know: SQL, grpc, wire formats.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, TypeVar, cast
+
+from msgspec import Struct
+
+from coordd.core.commands import (
+    LeaveWait,
+    RequestLock,
+    ReserveResource,
+    ScheduleRequest,
+    TakePermit,
+    WaitableCommand,
+)
+from coordd.core.limits import COMMANDS_PER_BATCH_MAX, SECOND
+from coordd.core.machine import Command, Machine
+from coordd.core.outcomes import (
+    Granted,
+    Notice,
+    Outcome,
+    Queued,
+    Reason,
+    Refused,
+    WaitGranted,
+    WaitRefused,
+    grant_id,
+)
+from coordd.core.records import Batch
+from coordd.core.rules import Rules
+from coordd.core.waiters import ReturnGrant
+from coordd.engine.clock import Clock
+from coordd.engine.errors import Draining, StoreFailed
+from coordd.engine.wait import Wait
+from coordd.engine.watch import Event, Watch
+from coordd.store.protocol import CommitFailed, Store
+
+View = TypeVar("View")
+
+_GRANTING: Final = (RequestLock, ReserveResource, TakePermit, ScheduleRequest)
+# How often waiters are told where they stand, and how many of them each time: the rest take their turn, so
+# that telling places costs a few per cent of a core at most, however many wait.
+_PLACES_INTERVAL_S: Final = 0.25
+_PLACES_PER_INTERVAL: Final = 500
+_PRUNE_INTERVAL_NS: Final = 60 * SECOND
+
+
+class EngineStatus(Struct, frozen=True, kw_only=True):
+    """How the engine fares. Times in ns; `commit_ns_mean` is None before the first commit."""
+
+    uptime_ns: int
+    commits: int
+    commands: int
+    commit_ns_mean: int | None
+
+
+class Engine:
+    """The writer over one store. `start` before anything else, `stop` at last."""
+
+    def __init__(
+        self, rules: Rules, store: Store, *, history_retention_ns: int = 0, clock: Clock | None = None
+    ) -> None:
+        self.store = store
+        self.is_draining = False
+        # Wait streams by waiter id, and watchers; theirs to leave.
+        self.waits: dict[int, Wait] = {}
+        self.watchers: set[Watch] = set()
+        self._machine = Machine(rules)
+        self._clock = clock or Clock()
+        self._history_retention_ns = history_retention_ns
+        self._started_at = self._pruned_at = self._sequence = 0
+        self._commits = self._commands = self._commit_ns = 0
+        # Of the open batch: commands in it, who waits for its commit, and what is to be told after it.
+        self._in_batch = 0
+        self._open: list[asyncio.Future[None]] = []
+        self._events: list[tuple[int, Command | None, Outcome | Notice]] = []
+        # Who waits for the commit under way; None: there is none.
+        self._committing: list[asyncio.Future[None]] | None = None
+        self._has_work = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._error: CommitFailed | None = None
+        self._has_failed = asyncio.Event()
+        self._is_stopping = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the store and take everything in. Raises: Unusable."""
+        opened = await self.store.open(self._machine.history_ns)
+        self._has_room.set()
+        self._sequence = opened.sequence
+        self._started_at = self._pruned_at = self._clock.start(opened.instant)
+        self._machine.recover(opened.tables, opened.last_id, self._started_at)
+        self._after_step(self._started_at)
+        self._tasks = [
+            asyncio.create_task(self._commit_forever()),
+            asyncio.create_task(self._tell_places_forever()),
+        ]
+
+    async def stop(self) -> None:
+        """Commit what is open, end every wait, close the store."""
+        self._is_stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._has_work.set()
+        if self._tasks:
+            committer, teller = self._tasks
+            await committer
+            teller.cancel()
+            await asyncio.gather(teller, return_exceptions=True)
+        await self.store.close()
+
+    async def failure(self) -> CommitFailed:
+        """Wait until a commit fails, and return why."""
+        await self._has_failed.wait()
+        return self._error or CommitFailed("unknown")
+
+    def drain(self, reason: str) -> None:
+        """Grant nothing new and end every wait; renewals, releases and reports go on."""
+        self.is_draining = True
+        self._fail_waits(Draining(f"the daemon is draining: {reason}"))
+
+    def undrain(self) -> None:
+        """Grant again."""
+        self.is_draining = False
+
+    # -- questions -------------------------------------------------------------------------------------------
+
+    def now(self) -> int:
+        """Return the daemon's time, in ns since the epoch."""
+        return self._clock.now()
+
+    async def submit(self, command: Command) -> Outcome:
+        """Decide a command and answer once that is durable. Raises: CommandError, EngineError."""
+        await self._admit(command)
+        try:
+            return self._decide(command)
+        finally:
+            await self._durable()
+
+    async def read(self, view: Callable[[Machine, int], View]) -> View:
+        """Answer from the machine and the instant, once all that it shows is durable.
+
+        Raises: as `view`, EngineError.
+        """
+        self._check_store()
+        now = self._clock.now()
+        self._tick(now)
+        try:
+            return view(self._machine, now)
+        finally:
+            await self._durable()
+
+    def wait(self, command: WaitableCommand) -> Wait:
+        """Return a wait for a command with `wait_ns` above 0."""
+        return Wait(self, command)
+
+    def watch(self) -> Watch:
+        """Return a watch over everything that happens while it is entered."""
+        return Watch(self)
+
+    def status(self) -> EngineStatus:
+        """Return how the engine fares."""
+        return EngineStatus(
+            uptime_ns=self._clock.now() - self._started_at,
+            commits=self._commits,
+            commands=self._commands,
+            commit_ns_mean=self._commit_ns // self._commits if self._commits else None,
+        )
+
+    # -- the waits' end --------------------------------------------------------------------------------------
+
+    async def begin_wait(self, wait: Wait, command: WaitableCommand) -> Granted | Refused | Queued:
+        """Decide a wait's command.
+
+        If it waits, `wait` is told how it goes on. Raises: CommandError, EngineError.
+        """
+        await self._admit(command)
+        try:
+            outcome = self._decide(command)
+            if isinstance(outcome, Queued):
+                self._enter(wait, outcome.id)
+        finally:
+            await self._durable()
+        return cast("Granted | Refused | Queued", outcome)
+
+    def end_wait(self, wait: Wait) -> None:
+        """Let a wait's waiter go: its stream has ended."""
+        if self.waits.get(wait.id) is wait:
+            del self.waits[wait.id]
+            self.decide_unanswered(LeaveWait(id=wait.id))
+
+    def decide_unanswered(self, command: LeaveWait | ReturnGrant) -> None:
+        """Decide a command whose answer nobody waits for."""
+        if self._error is None:
+            self._decide(command)
+
+    # --------------------------------------------------------------------------------------------------------
+
+    def _check_store(self) -> None:
+        if self._error is not None:
+            raise StoreFailed("the store has failed; the daemon is stopping")
+
+    async def _admit(self, command: Command) -> None:
+        """Wait for room in the open batch. Raises: EngineError."""
+        while self._in_batch >= COMMANDS_PER_BATCH_MAX and self._error is None:
+            self._has_room.clear()
+            await self._has_room.wait()
+        self._check_store()
+        if (self.is_draining or self._is_stopping) and isinstance(command, _GRANTING):
+            raise Draining("the daemon is draining")
+
+    def _decide(self, command: Command) -> Outcome:
+        now = self._clock.now()
+        self._tick(now)
+        self._commands += 1
+        self._in_batch += 1
+        outcome = self._machine.apply(command, now)
+        if self.watchers:
+            self._events.append((now, command, outcome))
+        self._after_step(now)
+        return outcome
+
+    def _tick(self, now: int) -> None:
+        due_at = self._machine.next_deadline()
+        if due_at is not None and due_at <= now:
+            self._machine.tick(now)
+            self._after_step(now)
+
+    def _after_step(self, now: int) -> None:
+        """Queue what is to be told, see that it is committed, and set the timer for what falls due next."""
+        self._events.extend((now, None, notice) for notice in self._machine.take_notices())
+        if self._events or self._machine.has_changes:
+            self._has_work.set()
+        at = self._machine.next_deadline()
+        if at is not None and (self._timer is None or at < self._timer_at):
+            self._set_timer(at, now)
+
+    def _set_timer(self, at: int, now: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = asyncio.get_running_loop().call_later(max(at - now, 0) / SECOND, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._error is None:
+            now = self._clock.now()
+            self._machine.tick(now)
+            self._after_step(now)
+
+    async def _durable(self) -> None:
+        """Wait until all that has been decided so far is durable. Raises: StoreFailed."""
+        if self._machine.has_changes:
+            waiting = self._open
+        elif self._committing is not None:
+            waiting = self._committing
+        else:
+            return
+        # One future for each answer: cancelling one request must not cancel what others wait for.
+        committed = asyncio.get_running_loop().create_future()
+        waiting.append(committed)
+        await committed
+
+    # -- commits ---------------------------------------------------------------------------------------------
+
+    async def _commit_forever(self) -> None:
+        while self._error is None:
+            await self._has_work.wait()
+            self._has_work.clear()
+            try:
+                await self._commit_open()
+            except Exception as error:  # noqa: BLE001 - a bug here must stop the daemon, not leave every caller waiting
+                self._fail(CommitFailed(repr(error)), self._committing or [])
+            if self._is_stopping and not self._machine.has_changes:
+                return
+
+    async def _commit_open(self) -> None:
+        """Commit the open batch, then answer those who wait for it and tell what has happened."""
+        events, self._events = self._events, []
+        waiting, self._open = self._open, []
+        self._in_batch = 0
+        self._has_room.set()
+        if self._machine.has_changes:
+            self._committing = waiting
+            try:
+                await self._commit(self._close_batch())
+            except CommitFailed as error:
+                self._fail(error, waiting)
+                return
+            self._committing = None
+        for committed in waiting:
+            if not committed.done():
+                committed.set_result(None)
+        for at, command, outcome in events:
+            self._tell(at, command, outcome)
+
+    def _close_batch(self) -> Batch:
+        puts, deletes = self._machine.take_changes()
+        self._sequence += 1
+        now = self._clock.now()
+        return Batch(
+            sequence=self._sequence,
+            instant=now,
+            last_id=self._machine.last_id,
+            puts=puts,
+            deletes=deletes,
+            prune_before=self._prune_before(now),
+        )
+
+    def _prune_before(self, now: int) -> int:
+        if not self._history_retention_ns or now - self._pruned_at < _PRUNE_INTERVAL_NS:
+            return 0
+        self._pruned_at = now
+        return now - self._history_retention_ns
+
+    async def _commit(self, batch: Batch) -> None:
+        began = self._clock.now()
+        await self.store.commit(batch)
+        self._commits += 1
+        self._commit_ns += self._clock.now() - began
+
+    def _fail(self, error: CommitFailed, waiting: list[asyncio.Future[None]]) -> None:
+        self._error = error
+        self._has_failed.set()
+        failed = StoreFailed(str(error))
+        for committed in waiting + self._open:
+            if not committed.done():
+                committed.set_exception(failed)
+        self._has_room.set()
+        self._fail_waits(failed)
+        for watch in self.watchers:
+            watch.fail(failed)
+
+    # -- telling ---------------------------------------------------------------------------------------------
+
+    def _tell(self, at: int, command: Command | None, outcome: Outcome | Notice) -> None:
+        if isinstance(outcome, WaitGranted | WaitRefused):
+            self._tell_waiter(outcome)
+        for watch in self.watchers:
+            watch.put(Event(at=at, command=command, outcome=outcome))
+
+    def _tell_waiter(self, notice: WaitGranted | WaitRefused) -> None:
+        wait = self.waits.pop(notice.waiter.id, None)
+        if isinstance(notice, WaitRefused):
+            if wait is not None:
+                wait.finish(notice.refused)
+        elif wait is not None:
+            wait.finish(Granted(grant=notice.grant), notice.waiter)
+        else:
+            # The stream went between the grant and its commit.
+            self._return(notice)
+
+    def _return(self, notice: WaitGranted) -> None:
+        self.decide_unanswered(ReturnGrant(id=grant_id(notice.grant), waiter=notice.waiter))
+
+    def _enter(self, wait: Wait, waiter_id: int) -> None:
+        earlier = self.waits.get(waiter_id)
+        if earlier is not None:
+            earlier.finish(Refused(reason=Reason.SUPERSEDED, subject=""))
+        wait.id = waiter_id
+        self.waits[waiter_id] = wait
+        self._tell_place(wait)
+
+    def _tell_place(self, wait: Wait) -> None:
+        place = self._machine.place(wait.id, self._clock.now())
+        if place is not None:
+            wait.show(place)
+
+    def _fail_waits(self, error: Exception) -> None:
+        for wait in list(self.waits.values()):
+            wait.finish(error)
+
+    async def _tell_places_forever(self) -> None:
+        told_at = -1
+        while True:
+            await asyncio.sleep(_PLACES_INTERVAL_S)
+            if self._commands == told_at or self._error is not None:
+                continue
+            told_at = self._commands
+            for waiter_id in list(self.waits)[:_PLACES_PER_INTERVAL]:
+                # Those told go to the end of the row.
+                wait = self.waits[waiter_id] = self.waits.pop(waiter_id)
+                self._tell_place(wait)
+
+
+__all__ = ["Engine", "EngineStatus"]

@@ -1,0 +1,115 @@
+"""One wait stream's end of a wait: places while it waits, then a grant or a refusal.
+
+Owns: what its stream has been told. Rules: places are coalesced, the last word is not. A stream that ends
+without its grant leaves its waiter away (or out, without a request id); a grant that could not be told goes
+back at once.
+"""
+
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from coordd.core.commands import WaitableCommand
+from coordd.core.outcomes import Granted, Place, Queued, Refused, grant_id
+from coordd.core.waiters import ReturnGrant, Waiter
+from coordd.engine.signal import Signal
+
+if TYPE_CHECKING:
+    from coordd.engine.engine import Engine
+
+
+class Wait:
+    """A command that may wait: `async with engine.wait(command) as wait: async for event in wait`.
+
+    Yields: Place, any number of times, the first at once; then exactly one Granted or Refused.
+    Raises: CommandError, EngineError.
+    """
+
+    __slots__ = (
+        "_command",
+        "_engine",
+        "_final",
+        "_grant",
+        "_is_told",
+        "_place",
+        "_signal",
+        "_told",
+        "_waiter",
+        "id",
+    )
+
+    def __init__(self, engine: "Engine", command: WaitableCommand) -> None:
+        self._engine = engine
+        self._command = command
+        self._signal = Signal()
+        self._place: Place | None = None
+        self._told: Place | None = None
+        self._final: Granted | Refused | Exception | None = None
+        # Whether the last word was handed over.
+        self._is_told = False
+        self._grant: Granted | None = None
+        self._waiter: Waiter | None = None
+        # The waiter's id, 0 before it waits.
+        self.id = 0
+
+    async def __aenter__(self) -> "Wait":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._engine.end_wait(self)
+        if isinstance(self._final, Granted) and not self._is_told:
+            self._grant = self._final
+            self.undelivered()
+
+    def __aiter__(self) -> "Wait":
+        return self
+
+    async def __anext__(self) -> Place | Granted | Refused:
+        if self._is_told:
+            raise StopAsyncIteration
+        if not self.id and self._final is None:
+            outcome = await self._engine.begin_wait(self, self._command)
+            if not isinstance(outcome, Queued):
+                self.finish(outcome)
+        while self._final is None and self._place is self._told:
+            await self._signal.wait()
+        return self._next()
+
+    def undelivered(self) -> None:
+        """Give the grant that was yielded back.
+
+        Its stream was gone. One told before, on another stream, stays.
+        """
+        granted, self._grant = self._grant, None
+        if granted is not None and not granted.is_repeat:
+            self._engine.decide_unanswered(ReturnGrant(id=grant_id(granted.grant), waiter=self._waiter))
+
+    # -- the engine's end ------------------------------------------------------------------------------------
+
+    def show(self, place: Place) -> None:
+        """Show where the waiter stands, if that has changed."""
+        shown = self._place
+        if shown is None or (shown.position, shown.blocked_by) != (place.position, place.blocked_by):
+            self._place = place
+            self._signal.set()
+
+    def finish(self, final: Granted | Refused | Exception, waiter: Waiter | None = None) -> None:
+        """End the wait."""
+        self._final = final
+        self._waiter = waiter
+        self._signal.set()
+
+    # --------------------------------------------------------------------------------------------------------
+
+    def _next(self) -> Place | Granted | Refused:
+        if self._final is None and self._place is not None:
+            self._told = self._place
+            return self._place
+        self._is_told = True
+        if isinstance(self._final, Granted):
+            self._grant = self._final
+            return self._final
+        if isinstance(self._final, Refused):
+            return self._final
+        raise self._final or StopAsyncIteration

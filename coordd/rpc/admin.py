@@ -1,0 +1,151 @@
+"""AdminService: messages to commands and back."""
+
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Final, Protocol, TypeVar
+
+import structlog
+
+from coordd.core import commands, limits, outcomes
+from coordd.rpc import events, fields, messages
+from coordd.rpc.backend import Backend
+from coordd.v1 import admin_pb2 as pb
+from coordd.v1 import admin_pb2_grpc
+
+_POOLS: Final = "pools"
+_LIMITS: Final = "limits"
+
+_logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+View = TypeVar("View", bound=_Named)
+
+
+class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
+    """Inspection and intervention."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._engine = backend.engine
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
+        """See the proto."""
+        counts = await self._engine.read(lambda machine, _: machine.counts())
+        status = self._engine.status()
+        mean_ns = status.commit_ns_mean
+        return pb.GetStatusResponse(
+            version=self._backend.version,
+            now=messages.timestamp(self._engine.now()),
+            uptime=messages.duration(status.uptime_ns),
+            draining=self._engine.is_draining,
+            locks=counts.locks,
+            reservations=counts.reservations,
+            permits=counts.permits,
+            bookings=counts.bookings,
+            waiters=counts.waiters,
+            waiters_away=counts.waiters_away,
+            last_id=counts.last_id,
+            commits=status.commits,
+            commands=status.commands,
+            commit_time_mean=None if mean_ns is None else messages.duration(mean_ns),
+        )
+
+    async def ListPools(self, request: pb.ListPoolsRequest, context: Any) -> pb.ListPoolsResponse:
+        """See the proto."""
+        size = fields.page_size(request.page_size)
+        after = fields.after_name(_POOLS, request.page_token)
+        pools = await self._engine.read(lambda machine, now: machine.pools(now))
+        page, token = _page(_POOLS, pools, after, size)
+        now = self._engine.now()
+        return pb.ListPoolsResponse(pools=[messages.pool(pool, now) for pool in page], next_page_token=token)
+
+    async def UpdatePool(self, request: pb.UpdatePoolRequest, context: Any) -> pb.UpdatePoolResponse:
+        """See the proto."""
+        command = commands.UpdatePool(
+            name=fields.name("name", request.name),
+            capacity=fields.count("capacity", request.capacity, 0, limits.UNITS_MAX),
+            windows=fields.windows(request.windows),
+        )
+        await self._backend.ask(command, outcomes.Updated)
+        _logger.info("pool updated", pool=command.name, capacity=command.capacity, windows=command.windows)
+        pool = await self._engine.read(lambda machine, now: machine.pool(command.name, now))
+        return pb.UpdatePoolResponse(pool=messages.pool(pool, self._engine.now()))
+
+    async def ListLimits(self, request: pb.ListLimitsRequest, context: Any) -> pb.ListLimitsResponse:
+        """See the proto."""
+        size = fields.page_size(request.page_size)
+        after = fields.after_name(_LIMITS, request.page_token)
+        found = await self._engine.read(lambda machine, now: machine.limits(now))
+        page, token = _page(_LIMITS, found, after, size)
+        now = self._engine.now()
+        return pb.ListLimitsResponse(
+            limits=[messages.limit(limit, now) for limit in page], next_page_token=token
+        )
+
+    async def UpdateLimit(self, request: pb.UpdateLimitRequest, context: Any) -> pb.UpdateLimitResponse:
+        """See the proto."""
+        fields.count("windows", len(request.windows), 1, limits.WINDOWS_PER_LIMIT_MAX)
+        command = commands.UpdateLimit(
+            endpoint=fields.name("endpoint", request.endpoint), windows=fields.windows(request.windows)
+        )
+        await self._backend.ask(command, outcomes.Updated)
+        _logger.info("limit updated", endpoint=command.endpoint, windows=command.windows)
+        limit = await self._engine.read(lambda machine, now: machine.limit(command.endpoint, now))
+        return pb.UpdateLimitResponse(limit=messages.limit(limit, self._engine.now()))
+
+    async def ForceRelease(self, request: pb.ForceReleaseRequest, context: Any) -> pb.ForceReleaseResponse:
+        """See the proto."""
+        reason = fields.text("reason", request.reason, limits.REASON_BYTES_MAX)
+        command = commands.ForceRelease(id=request.id, reason=reason)
+        forced = await self._backend.ask(command, outcomes.Forced)
+        subject, name, worker = events.subject_of(forced.grant)
+        _logger.warning("released by force", id=request.id, name=name, worker=worker, reason=reason)
+        return pb.ForceReleaseResponse(subject=subject, name=name, worker=worker)
+
+    async def Drain(self, request: pb.DrainRequest, context: Any) -> pb.DrainResponse:
+        """See the proto."""
+        reason = fields.text("reason", request.reason, limits.REASON_BYTES_MAX, is_required=False)
+        if request.undo:
+            self._engine.undrain()
+        else:
+            self._engine.drain(reason)
+        _logger.warning("draining" if self._engine.is_draining else "granting again", reason=reason)
+        return pb.DrainResponse(draining=self._engine.is_draining)
+
+    async def WatchEvents(
+        self, request: pb.WatchEventsRequest, context: Any
+    ) -> AsyncGenerator[pb.WatchEventsResponse, None]:
+        """See the proto."""
+        wanted = _filter(request)
+        async with self._engine.watch() as watch:
+            # So that a client knows from when on it sees everything.
+            await context.send_initial_metadata(())
+            missed = 0
+            async for event in watch:
+                missed += event.missed
+                told = events.told(event)
+                if told is not None and wanted.passes(told):
+                    told.missed, missed = missed, 0
+                    yield told
+
+
+def _page(collection: str, views: Sequence[View], after: str, size: int) -> tuple[Sequence[View], str]:
+    first = bisect_right(views, after, key=lambda view: view.name)
+    page = views[first : first + size]
+    is_last = first + size >= len(views)
+    return page, "" if is_last else fields.page_token(collection, page[-1].name)
+
+
+def _filter(request: pb.WatchEventsRequest) -> events.Filter:
+    subjects = {fields.choice("subjects", subject, 0, pb.SUBJECT_SETTING) for subject in request.subjects}
+    return events.Filter(
+        # SUBJECT_UNSPECIFIED: any.
+        subjects=frozenset() if pb.SUBJECT_UNSPECIFIED in subjects else subjects,
+        types={fields.choice("types", type_, 1, pb.EVENT_TYPE_UPDATED) for type_ in request.types},
+        worker=fields.worker_filter(request.worker),
+    )

@@ -1,0 +1,193 @@
+"""What surrounds every call of `coordd.v1`: failures become statuses, calls are logged and counted.
+
+Rules: a servicer raises and never aborts; a stream's generator is closed within the call, so that it learns
+at its `yield` that a message could not be sent; nothing unforeseen leaves the daemon but a reference. Must
+not know: any service.
+
+Why handlers are wrapped once at registration and not by an interceptor at each call: it costs nothing per
+call. And why they are registered as generic handlers only, and not also by method as the generated
+`add_..._to_server` does: grpc.aio then waits for one future at a time and not for one per method, all set up
+anew for every call.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from typing import Any, Final
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+
+from coordd.core.errors import CommandError
+from coordd.engine import EngineError
+from coordd.rpc import errors
+
+# Streams that last until somebody ends them: no shutdown waits for them.
+_ENDLESS: Final = frozenset({"/coordd.v1.AdminService/WatchEvents"})
+
+_logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+# grpc's stubs know handlers and contexts of the blocking API only; a test's context is its own.
+Context = Any
+Handler = Any
+Behaviour = Callable[[Any, Context], Awaitable[Any]]
+Stream = Callable[[Any, Context], AsyncGenerator[Any, None]]
+Register = Callable[[Any, Any], None]
+
+
+class Calls:
+    """The calls under way, and the wrapping that keeps count of them."""
+
+    def __init__(self) -> None:
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def idle(self) -> None:
+        """Return once no call is under way but endless ones."""
+        await self._idle.wait()
+
+    def generic_handler(self, register: Register, servicer: object) -> grpc.GenericRpcHandler:
+        """Return the wrapped handlers of a service; `register` is its generated `add_..._to_server`."""
+        registry = _Registry()
+        register(servicer, registry)
+        [(service, handlers)] = registry.services.items()
+        wrapped = {name: self._wrapped(f"/{service}/{name}", handler) for name, handler in handlers.items()}
+        return grpc.method_handlers_generic_handler(service, wrapped)
+
+    def _wrapped(self, method: str, handler: Handler) -> Handler:
+        parse = tolerant(handler.request_deserializer)
+        if handler.response_streaming:
+            stream = self._counted(method, guarded_stream(method, handler.unary_stream))
+            return grpc.unary_stream_rpc_method_handler(stream, parse, handler.response_serializer)
+        unary = self._counted(method, guarded_unary(method, handler.unary_unary))
+        return grpc.unary_unary_rpc_method_handler(unary, parse, handler.response_serializer)
+
+    def _counted(self, method: str, behaviour: Behaviour) -> Any:
+        if method in _ENDLESS:
+            return behaviour
+
+        async def counted(request: Any, context: Context) -> Any:
+            self._under_way += 1
+            self._idle.clear()
+            try:
+                return await behaviour(request, context)
+            finally:
+                self._under_way -= 1
+                if not self._under_way:
+                    self._idle.set()
+
+        return counted
+
+
+class _Registry:
+    """Takes from generated code what it would give to a server."""
+
+    def __init__(self) -> None:
+        self.services: dict[str, Mapping[str, Handler]] = {}
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Take nothing: the same handlers come by method, too."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Take the handlers of one service."""
+        self.services[service] = handlers
+
+
+class Malformed:
+    """Stands for a request whose bytes are no message."""
+
+
+class MalformedRequest(Exception):
+    """The request's bytes are no message."""
+
+
+def tolerant(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Return `parse` with Malformed in place of an exception, of which grpc would make UNKNOWN."""
+
+    def parsed(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except DecodeError:
+            return Malformed()
+
+    return parsed
+
+
+def guarded_unary(method: str, behaviour: Behaviour) -> Behaviour:
+    """Return `behaviour` with its failures as statuses."""
+
+    async def guarded(request: Any, context: Context) -> Any:
+        with _logged(method) as log:
+            try:
+                _check(request)
+                return await behaviour(request, context)
+            except grpc.aio.BaseError:
+                raise
+            except Exception as error:  # noqa: BLE001  -- every one becomes a status
+                await _abort(method, error, context, log)
+
+    return guarded
+
+
+def guarded_stream(method: str, behaviour: Stream) -> Behaviour:
+    """Return `behaviour`, a generator of messages, as a coroutine that sends them; failures become statuses.
+
+    Why not hand the generator to grpc: when a message can't be sent, grpc drops the generator where it
+    stands, and a grant would be lost until the garbage collector finds it.
+    """
+
+    async def guarded(request: Any, context: Context) -> None:
+        with _logged(method) as log:
+            try:
+                _check(request)
+                async with aclosing(behaviour(request, context)) as messages:
+                    async for message in messages:
+                        await context.write(message)
+            except grpc.aio.BaseError:
+                raise
+            except Exception as error:  # noqa: BLE001  -- every one becomes a status
+                await _abort(method, error, context, log)
+
+    return guarded
+
+
+def _check(request: Any) -> None:
+    if isinstance(request, Malformed):
+        raise MalformedRequest
+
+
+async def _abort(method: str, error: Exception, context: Context, log: dict[str, str]) -> None:
+    failure = _failure(method, error)
+    log.update(code=failure.code.name, reason=failure.reason)
+    await failure.abort(context)
+
+
+def _failure(method: str, error: Exception) -> errors.Failure:
+    match error:
+        case CommandError():
+            return errors.of_command(error)
+        case EngineError():
+            return errors.of_engine(error)
+        case MalformedRequest():
+            return errors.of_message(method)
+    reference = secrets.token_hex(8)
+    _logger.error("internal error", method=method, reference=reference, exc_info=error)
+    return errors.of_defect(reference)
+
+
+@contextmanager
+def _logged(method: str) -> Iterator[dict[str, str]]:
+    log = {"code": "OK"}
+    started = time.monotonic_ns()
+    try:
+        yield log
+    except (asyncio.CancelledError, grpc.aio.BaseError):
+        if log["code"] == "OK":
+            log["code"] = "CANCELLED"
+        raise
+    finally:
+        _logger.debug("call", method=method, us=(time.monotonic_ns() - started) // 1000, **log)

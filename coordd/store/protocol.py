@@ -1,0 +1,89 @@
+"""What the engine asks of durable state, whoever keeps it.
+
+Owns: the protocol and its failures. Must not know: SQL, files, which decisions the records stand for.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from coordd.core.records import Batch, Engagement, Lock, Reservation, Row, Table
+
+
+class StoreError(Exception):
+    """The store cannot be used; says which and why, in one line."""
+
+
+class Unusable(StoreError):
+    """The store can't be opened.
+
+    Owned by another daemon, corrupt, newer, not ours, or out of reach. Nothing was touched.
+    """
+
+
+class CommitFailed(StoreError):
+    """A batch may or may not be durable. Nothing of it may be acknowledged; the daemon must stop."""
+
+
+class Opened(Struct, frozen=True, kw_only=True):
+    """Everything live, as rows in the order of the tables' columns, and the last committed batch's marks (0 when new)."""
+
+    sequence: int
+    instant: int
+    last_id: int
+    tables: Mapping[Table, Sequence[Row]]
+
+
+class EngagementCount(Struct, frozen=True, kw_only=True):
+    """How many engagements of one kind ended in one way."""
+
+    kind: str
+    outcome: int
+    count: int
+
+
+class Store(Protocol):
+    """Durable state: the current records, and the history."""
+
+    async def open(self, history_ns: int) -> Opened:
+        """Take ownership and read every live record, and of the history the last `history_ns` before the last instant.
+
+        Raises: Unusable, with nothing touched.
+        """
+        ...
+
+    async def commit(self, batch: Batch) -> None:
+        """Make a batch durable, all of it or nothing.
+
+        Applying the same batch twice is harmless. Raises: CommitFailed.
+        """
+        ...
+
+    async def latest_engagement(
+        self, item: str, since: int, kinds: Collection[str], outcomes: Collection[int]
+    ) -> Engagement | None:
+        """Return the latest engagement of `item` at or after `since` (ns); empty `kinds`: any."""
+        ...
+
+    async def count_engagements(self, since: int, worker: str) -> Sequence[EngagementCount]:
+        """Count the engagements at or after `since` (ns) by kind and outcome; empty `worker`: everybody's."""
+        ...
+
+    async def locks_page(self, after: int, size: int, worker: str) -> Sequence[Lock]:
+        """Return up to `size` live locks with a token above `after`, in token order.
+
+        Empty `worker`: everybody's.
+        """
+        ...
+
+    async def reservations_page(self, after: int, size: int, worker: str, type: str) -> Sequence[Reservation]:
+        """Return up to `size` live reservations with an id above `after`, in order.
+
+        Empty `worker`, `type`: all.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Give up ownership. Everything committed is on disk already."""
+        ...

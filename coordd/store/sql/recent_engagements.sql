@@ -1,0 +1,1 @@
+SELECT * FROM engagements WHERE at >= :since ORDER BY at, token

@@ -1,0 +1,311 @@
+"""Durable state in one SQLite file: the current records as rows, each batch in one transaction.
+
+Owns: the file, its format and its migrations. The schema is `sql/migrations/`, the queries are `sql/`; what
+is written to a table follows from its columns, which are in the order of the record's `row()`.
+Rules: a file is looked at read-only before anything is written near it; a commit that fails is the last one.
+Must not know: what the records mean.
+"""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing, suppress
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import aiosqlite
+import msgspec
+
+from coordd.core.records import Batch, Engagement, Lock, Reservation, Row, Table
+from coordd.store.owner import Owner
+from coordd.store.protocol import CommitFailed, EngagementCount, Opened, Unusable
+
+__all__ = ["SqliteStore"]
+
+APPLICATION_ID: Final = 0x636F7264
+_MAGIC: Final = b"SQLite format 3\x00"
+# An operator's shell may hold the write lock for a moment; one that holds it longer fails the commit.
+_BUSY_S: Final = 5.0
+# More than a batch can add, so pruning catches up; few enough to add a few ms at most.
+_PRUNED_PER_BATCH_MAX: Final = 1_000
+_SQL: Final = resources.files("coordd.store") / "sql"
+_LIVE_TABLES: Final = tuple(table for table in Table if table is not Table.ENGAGEMENTS)
+
+_Result = TypeVar("_Result")
+_Record = TypeVar("_Record")
+
+
+class _Connection(aiosqlite.Connection):
+    """A connection that can run a whole function on its thread.
+
+    Why: each of aiosqlite's own methods is a hop to the thread and back, and a batch is some twenty of them.
+    `_execute` queues any callable, and is for subclasses; the public ways to run code there are callbacks.
+    """
+
+    async def run(self, function: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """Call `function` with the connection, on its thread, after all that was queued before."""
+        result: _Result = await self._execute(lambda: function(self._conn))  # type: ignore[no-untyped-call]
+        return result
+
+
+class SqliteStore:
+    """The store in the file `path`; see `coordd.store.protocol.Store`. Used by one event loop."""
+
+    def __init__(self, path: Path | str) -> None:
+        # Two names for one file must lead to one owner file.
+        self._path = Path(path).resolve()
+        self._owner: Owner | None = None
+        self._writer: _Connection | None = None
+        self._reader: _Connection | None = None
+        self._puts: dict[Table, str] = {}
+        self._deletes: dict[Table, str] = {}
+        self._mark = _sql("mark.sql")
+        self._prune = _sql("prune.sql")
+        self._latest_engagement = _sql("latest_engagement.sql")
+        self._count_engagements = _sql("count_engagements.sql")
+        self._locks_page = _sql("locks_page.sql")
+        self._reservations_page = _sql("reservations_page.sql")
+        self._failure = ""
+
+    # ------------------------------------------------------------------ opening and closing
+
+    async def open(self, history_ns: int) -> Opened:
+        """See `Store.open`. Makes the file (mode 0600) and its directory where they are missing."""
+        try:
+            await asyncio.to_thread(self._prepare)
+            self._writer = await _connect(self._path, "rw")
+            opened = await self._writer.run(lambda connection: self._start(connection, history_ns))
+            self._reader = await _connect(self._path, "ro")
+        except (sqlite3.Error, OSError) as error:
+            await self.close()
+            raise Unusable(f"{self._path}: {_reason(error)}") from error
+        except BaseException:
+            await self.close()
+            raise
+        return opened
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        # The reader first: the last one to close folds the log into the file, and the reader may not write.
+        reader, writer, owner = self._reader, self._writer, self._owner
+        self._reader = self._writer = self._owner = None
+        try:
+            for connection in (reader, writer):
+                if connection is not None:
+                    await connection.close()
+        finally:
+            if owner is not None:
+                owner.release()
+
+    def _prepare(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._owner = Owner(self._path)
+        if self._path.exists():
+            _inspect(self._path)
+        else:
+            _create(self._path)
+
+    def _start(self, connection: sqlite3.Connection, history_ns: int) -> Opened:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        _migrate(connection)
+        for table in Table:
+            columns = connection.execute(f"PRAGMA table_info({_name(table)})").fetchall()
+            self._puts[table] = _put(table, len(columns))
+            self._deletes[table] = _delete(table, [name for _, name, _, _, _, key in columns if key])
+        return _load(connection, history_ns)
+
+    # ------------------------------------------------------------------ writing
+
+    async def commit(self, batch: Batch) -> None:
+        """See `Store.commit`. Cancelling does not stop the transaction. After a failure all fail."""
+        assert self._writer is not None, "commit before open"  # noqa: S101  -- a bug of the caller, not a failure
+        if self._failure:
+            raise CommitFailed(self._failure)
+        try:
+            await self._writer.run(lambda connection: self._apply(connection, batch))
+        # The last two are values that SQLite can't take: nothing of this batch can ever be durable.
+        except (sqlite3.Error, OSError, OverflowError, ValueError) as error:
+            self._failure = f"{self._path}: batch {batch.sequence} failed: {_reason(error)}"
+            raise CommitFailed(self._failure) from error
+
+    def _apply(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for table, keys in batch.deletes.items():
+                connection.executemany(self._deletes[table], keys)
+            for table, rows in batch.puts.items():
+                connection.executemany(self._puts[table], rows)
+            self._finish(connection, batch)
+            connection.execute("COMMIT")
+        except BaseException:
+            # After some errors SQLite has rolled back already, and says so; the first error is the one.
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+
+    def _finish(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        if batch.prune_before:
+            connection.execute(self._prune, {"before": batch.prune_before, "count": _PRUNED_PER_BATCH_MAX})
+        marks = {"sequence": batch.sequence, "instant": batch.instant, "last_id": batch.last_id}
+        if connection.execute(self._mark, marks).rowcount != 1:
+            raise sqlite3.IntegrityError("it does not follow the last batch in the file")
+
+    # ------------------------------------------------------------------ reading
+
+    async def latest_engagement(
+        self, item: str, since: int, kinds: Collection[str], outcomes: Collection[int]
+    ) -> Engagement | None:
+        """See `Store.latest_engagement`."""
+        parameters: dict[str, str | int] = {
+            "item": item,
+            "since": since,
+            "kinds": _json(kinds),
+            "outcomes": _json(outcomes),
+        }
+        rows = await self._query(self._latest_engagement, parameters)
+        return _record(Engagement, rows[0]) if rows else None
+
+    async def count_engagements(self, since: int, worker: str) -> Sequence[EngagementCount]:
+        """See `Store.count_engagements`."""
+        rows = await self._query(self._count_engagements, {"since": since, "worker": worker})
+        return [EngagementCount(kind=kind, outcome=outcome, count=count) for kind, outcome, count in rows]
+
+    async def locks_page(self, after: int, size: int, worker: str) -> Sequence[Lock]:
+        """See `Store.locks_page`."""
+        rows = await self._query(self._locks_page, {"after": after, "size": size, "worker": worker})
+        return [_record(Lock, row) for row in rows]
+
+    async def reservations_page(self, after: int, size: int, worker: str, type: str) -> Sequence[Reservation]:
+        """See `Store.reservations_page`."""
+        parameters: dict[str, str | int] = {"after": after, "size": size, "worker": worker, "type": type}
+        rows = await self._query(self._reservations_page, parameters)
+        return [_record(Reservation, row) for row in rows]
+
+    async def _query(self, sql: str, parameters: Mapping[str, str | int]) -> list[Any]:
+        assert self._reader is not None, "query before open"  # noqa: S101
+        return await self._reader.run(lambda connection: connection.execute(sql, parameters).fetchall())
+
+
+# ---------------------------------------------------------------------- the file
+
+
+def _create(path: Path) -> None:
+    # SQLite would make it readable by everybody; the log and the index beside it take over the file's mode.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _inspect(path: Path) -> None:
+    """Refuse what is not a sound data file of a format we know, with nothing written to it or beside it."""
+    log = path.with_name(path.name + "-wal")
+    has_log = log.exists() and log.stat().st_size > 0
+    with path.open("rb") as file:
+        magic = file.read(len(_MAGIC))
+    if not magic and not has_log:
+        return
+    if magic != _MAGIC:
+        raise Unusable(f"{path}: is not an SQLite database")
+    # Where there is no log to read, `immutable` keeps SQLite from putting an index of it beside the file.
+    uri = f"{path.as_uri()}?mode=ro{'' if has_log else '&immutable=1'}"
+    with closing(sqlite3.connect(uri, uri=True)) as connection:
+        _check(path, connection)
+
+
+def _check(path: Path, connection: sqlite3.Connection) -> None:
+    version, newest = _pragma(connection, "user_version"), len(_migrations())
+    is_empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
+    if is_empty and not version:
+        return
+    if (application := _pragma(connection, "application_id")) != APPLICATION_ID:
+        raise Unusable(f"{path}: belongs to another application (application_id {application:#x})")
+    if version > newest:
+        raise Unusable(f"{path}: has format {version}; this version of coordd knows formats up to {newest}")
+    # The history is left out: it has no bound, hence its check has none, and no decision needs it whole.
+    # What is checked is read right after anyway: at 10^6 locks 0.12 s more than the 1.5 s of reading them.
+    for table in _LIVE_TABLES:
+        verdict = connection.execute(f"PRAGMA quick_check({_name(table)})").fetchone()[0]
+        if verdict != "ok":
+            raise Unusable(f"{path}: is corrupt: {' '.join(verdict.split())}")
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    for version, script in enumerate(_migrations(), start=1):
+        if _pragma(connection, "user_version") < version:
+            connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {version}; COMMIT;")
+            # So that the file's own header says at once what it is, also to those who read no log.
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _load(connection: sqlite3.Connection, history_ns: int) -> Opened:
+    sequence, instant, last_id = connection.execute("SELECT sequence, instant, last_id FROM meta").fetchone()
+    tables: dict[Table, Sequence[Row]] = {
+        table: connection.execute(f"SELECT * FROM {_name(table)}").fetchall()  # noqa: S608  -- a name of ours
+        for table in _LIVE_TABLES
+    }
+    since = {"since": instant - history_ns}
+    tables[Table.ENGAGEMENTS] = connection.execute(_sql("recent_engagements.sql"), since).fetchall()
+    return Opened(sequence=sequence, instant=instant, last_id=last_id, tables=tables)
+
+
+async def _connect(path: Path, mode: str) -> _Connection:
+    def connect() -> sqlite3.Connection:
+        # No isolation level: transactions begin where we say so.
+        uri = f"{path.as_uri()}?mode={mode}"
+        return sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None)
+
+    connection = _Connection(connect, iter_chunk_size=64)
+    # Its own __await__ returns itself, typed as its base class.
+    _ = await connection
+    return connection
+
+
+# ---------------------------------------------------------------------- SQL and values
+
+
+def _sql(name: str) -> str:
+    return (_SQL / name).read_text("utf-8")
+
+
+def _migrations() -> list[str]:
+    scripts = (_SQL / "migrations").iterdir()
+    return [script.read_text("utf-8") for script in sorted(scripts, key=lambda script: script.name)]
+
+
+def _name(table: Table) -> str:
+    return table.name.lower()
+
+
+def _put(table: Table, columns: int) -> str:
+    # Measured no slower than ON CONFLICT DO UPDATE, and the same text whatever the columns.
+    return f"REPLACE INTO {_name(table)} VALUES ({', '.join('?' * columns)})"  # noqa: S608
+
+
+def _delete(table: Table, key: Sequence[str]) -> str:
+    return f"DELETE FROM {_name(table)} WHERE {' AND '.join(f'{column} = ?' for column in key)}"  # noqa: S608
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
+    return value
+
+
+def _json(values: Collection[str] | Collection[int]) -> str:
+    return msgspec.json.encode(tuple(values)).decode()
+
+
+def _record(type: type[_Record], row: Row) -> _Record:
+    # Columns are the leading fields. Not strict: SQLite has no booleans.
+    fields: Sequence[str] = type.__struct_fields__  # type: ignore[attr-defined]
+    return msgspec.convert(dict(zip(fields, row, strict=False)), type, strict=False)
+
+
+def _reason(error: Exception) -> str:
+    name = getattr(error, "sqlite_errorname", "")
+    return f"{error} ({name})" if name else str(error)

@@ -1,0 +1,1 @@
+"""Generated from protos/coordd/v1 by `make gen`; not edited by hand."""

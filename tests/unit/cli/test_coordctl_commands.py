@@ -1,0 +1,511 @@
+"""What each command asks the daemon, and what it prints of the answer."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+from click.testing import Result
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from scripted_daemon import Refuse, ScriptedDaemon
+
+from coordd.v1 import admin_pb2, common_pb2, engagement_pb2, rate_limit_pb2, reservation_pb2
+
+Run = Callable[..., Result]
+AT = Timestamp(seconds=1_795_449_648)
+
+
+def a_lock(token: int = 42, worker: str = "w7", item: str = "tweet:1") -> engagement_pb2.Lock:
+    return engagement_pb2.Lock(
+        item=item, kind="reply", worker=worker, fencing_token=token, granted_at=AT, expires_at=AT,
+        expires_in=Duration(seconds=270),
+    )  # fmt: skip
+
+
+def a_page(*tokens: int, more: str = "") -> engagement_pb2.ListLocksResponse:
+    return engagement_pb2.ListLocksResponse(locks=[a_lock(token) for token in tokens], next_page_token=more)
+
+
+def an_engagement(outcome: engagement_pb2.Outcome.ValueType) -> engagement_pb2.Engagement:
+    return engagement_pb2.Engagement(
+        item="tweet:1", kind="reply", worker="w7", outcome=outcome, at=AT, fencing_token=42
+    )
+
+
+def a_window(used: int = 12, seconds: int = 900) -> rate_limit_pb2.WindowCapacity:
+    return rate_limit_pb2.WindowCapacity(
+        name="per_15min", window=Duration(seconds=seconds), limit=180, used=used, remaining=180 - used,
+        resets_at=AT, resets_in=Duration(seconds=600),
+    )  # fmt: skip
+
+
+HELD = common_pb2.Refusal(
+    reason=common_pb2.REFUSAL_REASON_HELD, subject="tweet:1", holder="w7", queue_position=2,
+    retry_after=Duration(seconds=270),
+)  # fmt: skip
+
+
+def lines(text: str) -> list[str]:
+    return text.splitlines()
+
+
+def table_of(text: str) -> list[list[str]]:
+    return [line.split() for line in lines(text)]
+
+
+# ------------------------------------------------------------------------------------------------ status
+
+
+@pytest.fixture
+def faring(daemon: ScriptedDaemon) -> ScriptedDaemon:
+    daemon.answers(
+        "GetStatus",
+        admin_pb2.GetStatusResponse(
+            version="0.1.0", now=AT, uptime=Duration(seconds=3725), locks=12, waiters=7, waiters_away=2,
+            commits=1234, commit_time_mean=Duration(nanos=1_200_000),
+        ),
+    )  # fmt: skip
+    endpoint = rate_limit_pb2.EndpointStatus(
+        endpoint="search_tweets", health=rate_limit_pb2.HEALTH_CRITICAL, utilisation=0.96, active_workers=3,
+        queued=4, windows=[a_window(173)], violations=1,
+    )  # fmt: skip
+    daemon.answers(
+        "GetSystemStatus",
+        rate_limit_pb2.GetSystemStatusResponse(health=rate_limit_pb2.HEALTH_CRITICAL, endpoints=[endpoint]),
+    )
+    return daemon
+
+
+def test_status_is_one_readable_screen(faring: ScriptedDaemon, run: Run) -> None:
+    result, where = run("status"), faring.address
+    assert result.exit_code == 0
+    assert lines(result.stdout) == [
+        f"coordd 0.1.0 at {where}: endpoints CRITICAL, granting, up 1h2m5s, clock 2026-11-23T16:00:48Z",
+        "live     12 locks, 0 reservations, 0 permits, 0 bookings",
+        "waiting  7 waiters, 2 of them away",
+        "done     0 commands in 1,234 commits, 1.2ms each; last id 0",
+        "",
+        "ENDPOINT       HEALTH    USED  WINDOWS      WORKERS  QUEUED  429S",
+        "search_tweets  CRITICAL   96%  15m 173/180        3       4     1",
+    ]
+
+
+@pytest.mark.usefixtures("faring")
+def test_status_as_json_has_both_answers(run: Run) -> None:
+    answer = json.loads(run("status", "--json").stdout)
+    assert answer["daemon"]["locks"] == "12"
+    assert answer["daemon"]["draining"] is False
+    assert answer["system"]["endpoints"][0]["active_workers"] == 3
+
+
+# ------------------------------------------------------------------------------------------------- locks
+
+
+def test_locks_pages_through_all(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers(
+        "ListLocks",
+        a_page(1, 2, more="more"),
+        a_page(3),
+    )
+    result = run("locks", "--worker", "w7")
+    assert lines(result.stdout)[0] == "TOKEN  ITEM     KIND   WORKER  GRANTED               EXPIRES IN"
+    assert lines(result.stdout)[1] == "    1  tweet:1  reply  w7      2026-11-23T16:00:48Z       4m30s"
+    assert [row[0] for row in table_of(result.stdout)] == ["TOKEN", "1", "2", "3"]
+    assert [(request.page_token, request.worker) for request in daemon.requests] == [
+        ("", "w7"),
+        ("more", "w7"),
+    ]
+
+
+def test_locks_with_a_limit_asks_for_no_more(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers("ListLocks", a_page(1, 2, more="more"))
+    assert [row[0] for row in table_of(run("locks", "--limit", "2").stdout)] == ["TOKEN", "1", "2"]
+    assert [request.page_size for request in daemon.requests] == [2]
+
+
+def test_locks_as_json_is_one_array(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers(
+        "ListLocks",
+        a_page(1, more="more"),
+        a_page(2),
+    )
+    found = json.loads(run("--json", "locks").stdout)
+    assert [lock["fencing_token"] for lock in found] == ["1", "2"]
+    assert found[0]["expires_in"] == "270s"
+
+
+def test_no_locks(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers("ListLocks", engagement_pb2.ListLocksResponse())
+    result = run("locks")
+    assert (result.stdout, result.stderr, result.exit_code) == ("", "no locks\n", 0)
+    assert json.loads(run("locks", "--json").stdout) == []
+
+
+def test_a_long_item_is_neither_cut_nor_wrapped_nor_obeyed(daemon: ScriptedDaemon, run: Run) -> None:
+    item = "[bold]\x1b[31m" + "x" * 500
+    daemon.answers("ListLocks", engagement_pb2.ListLocksResponse(locks=[a_lock(item=item)]))
+    row = lines(run("locks").stdout)[1]
+    assert "[bold]\\x1b[31m" + "x" * 500 in row
+    assert "\x1b" not in row
+
+
+# -------------------------------------------------------------------------------------------------- show
+
+
+def test_show_an_item_in_progress(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers(
+        "GetLock",
+        engagement_pb2.GetLockResponse(state=engagement_pb2.ITEM_STATE_IN_PROGRESS, lock=a_lock(), waiters=3),
+    )
+    assert lines(run("show", "tweet:1", "--kind", "reply").stdout) == [
+        "tweet:1  IN_PROGRESS",
+        "  held by      w7 (reply), token 42",
+        "  granted      2026-11-23T16:00:48Z",
+        "  expires      2026-11-23T16:00:48Z, in 4m30s",
+        "  waiters      3",
+    ]
+    assert daemon.requests == [engagement_pb2.GetLockRequest(item="tweet:1", kind="reply")]
+
+
+def test_show_an_item_of_unknown_outcome(daemon: ScriptedDaemon, run: Run) -> None:
+    last = an_engagement(engagement_pb2.OUTCOME_UNKNOWN)
+    daemon.answers(
+        "GetLock",
+        engagement_pb2.GetLockResponse(
+            state=engagement_pb2.ITEM_STATE_UNKNOWN, last_engagement=last, delayed_until=AT
+        ),
+    )
+    assert lines(run("show", "tweet:1").stdout) == [
+        "tweet:1  UNKNOWN",
+        "  last         UNKNOWN by w7 (reply) at 2026-11-23T16:00:48Z, token 42",
+        "  rests until  2026-11-23T16:00:48Z",
+    ]
+
+
+# -------------------------------------------------------------------------------------------------- lock
+
+
+def test_lock_takes_it(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers("RequestLock", engagement_pb2.RequestLockResponse(granted=a_lock()))
+    result = run(
+        "lock", "tweet:1", "--kind", "reply", "--worker", "w7", "--ttl", "5m", "--priority", "high",
+        "--quality", "0.5", "--request-id", "r1",
+    )  # fmt: skip
+    assert result.stdout == "locked tweet:1 for w7 (reply): token 42, until 2026-11-23T16:00:48Z (4m30s)\n"
+    assert daemon.requests == [
+        engagement_pb2.RequestLockRequest(
+            item="tweet:1", kind="reply", worker="w7", ttl=Duration(seconds=300), quality=0.5,
+            request_id="r1", priority=common_pb2.PRIORITY_HIGH,
+        )
+    ]  # fmt: skip
+
+
+def test_what_is_not_said_stays_absent(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers("RequestLock", engagement_pb2.RequestLockResponse(granted=a_lock()))
+    run("lock", "tweet:1", "--kind", "reply", "--worker", "w7")
+    assert daemon.requests == [engagement_pb2.RequestLockRequest(item="tweet:1", kind="reply", worker="w7")]
+
+
+def test_a_refused_lock_is_exit_code_1_and_one_line(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers("RequestLock", engagement_pb2.RequestLockResponse(refused=HELD))
+    result = run("lock", "tweet:1", "--kind", "reply", "--worker", "w8")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "coordctl lock: refused: tweet:1 is held by w7 (HELD), can succeed in 4m30s; "
+        "--wait DURATION queues for it, at place 2\n"
+    )
+
+
+def test_a_refused_lock_as_json(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers("RequestLock", engagement_pb2.RequestLockResponse(refused=HELD))
+    result = run("lock", "tweet:1", "--kind", "reply", "--worker", "w8", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["refused"]["reason"] == "REFUSAL_REASON_HELD"
+
+
+QUEUED = common_pb2.Queued(
+    position=2, estimated_wait=Duration(seconds=12), blocked_by=HELD, times_out_in=Duration(seconds=30)
+)
+WAIT = ("lock", "tweet:1", "--kind", "reply", "--worker", "w8", "--wait", "30s")
+
+
+def test_waiting_tells_the_place_on_stderr(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers(
+        "AwaitLock",
+        [engagement_pb2.AwaitLockResponse(queued=QUEUED), engagement_pb2.AwaitLockResponse(granted=a_lock())],
+    )
+    result = run(*WAIT, "--timeout", "5s")
+    assert result.stdout.startswith("locked tweet:1 for w7")
+    assert result.stderr == (
+        "waiting at place 2, about 12s to go, gives up in 30s: "
+        "tweet:1 is held by w7 (HELD), can succeed in 4m30s\n"
+    )
+    assert daemon.requests[0].wait_timeout == Duration(seconds=30)
+    assert 31 < (daemon.timeouts[0] or 0) < 39  # 30 s for the wait and 5 s for the call
+
+
+def test_waiting_as_json_is_a_line_a_step(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers(
+        "AwaitLock",
+        [engagement_pb2.AwaitLockResponse(queued=QUEUED), engagement_pb2.AwaitLockResponse(granted=a_lock())],
+    )
+    result = run(*WAIT, "--json")
+    assert [list(json.loads(line)) for line in lines(result.stdout)] == [["queued"], ["granted"]]
+    assert result.stderr == ""
+
+
+def test_a_wait_that_ends_in_a_refusal(daemon: ScriptedDaemon, run: Run) -> None:
+    timeout = common_pb2.Refusal(reason=common_pb2.REFUSAL_REASON_WAIT_TIMEOUT, subject="tweet:1")
+    daemon.answers("AwaitLock", [engagement_pb2.AwaitLockResponse(refused=timeout)])
+    result = run(*WAIT)
+    assert result.exit_code == 1
+    assert result.stderr == "coordctl lock: refused: the wait for tweet:1 ran out of time (WAIT_TIMEOUT)\n"
+
+
+def test_a_wait_that_ends_without_an_answer(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers("AwaitLock", [])
+    assert run(*WAIT).exit_code == 3
+
+
+def test_a_full_queue_says_when_to_ask_again(daemon: ScriptedDaemon, run: Run) -> None:
+    full = Refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", "the queue of tweet:1 is full", retry_s=2)
+    daemon.answers("AwaitLock", [full])
+    result = run(*WAIT)
+    assert result.exit_code == 4
+    assert result.stderr == "coordctl lock: the queue of tweet:1 is full (QUEUE_FULL); ask again in 2s\n"
+
+
+# ----------------------------------------------------------------------------------------------- release
+
+
+RELEASED = engagement_pb2.ReleaseLockResponse(engagement=an_engagement(engagement_pb2.OUTCOME_SUCCESS))
+
+
+def test_release_with_a_token_asks_nothing_first(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers("ReleaseLock", RELEASED)
+    result = run("release", "tweet:1", "--worker", "w7", "--outcome", "success", "--token", "42")
+    assert result.stdout == "released tweet:1: SUCCESS by w7 (reply) at 2026-11-23T16:00:48Z, token 42\n"
+    assert daemon.requests == [
+        engagement_pb2.ReleaseLockRequest(
+            item="tweet:1", worker="w7", fencing_token=42, outcome=engagement_pb2.OUTCOME_SUCCESS
+        )
+    ]
+
+
+def test_release_without_a_token_finds_the_live_one(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers(
+        "GetLock",
+        engagement_pb2.GetLockResponse(state=engagement_pb2.ITEM_STATE_IN_PROGRESS, lock=a_lock(77)),
+    )
+    daemon.answers("ReleaseLock", RELEASED)
+    assert (
+        run("release", "tweet:1", "--worker", "w7", "--outcome", "failure", "--kind", "reply").exit_code == 0
+    )
+    assert daemon.requests[0].kind == "reply"
+    assert daemon.requests[1].fencing_token == 77
+
+
+def test_release_of_anothers_lock_is_not_even_tried(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers(
+        "GetLock", engagement_pb2.GetLockResponse(state=engagement_pb2.ITEM_STATE_IN_PROGRESS, lock=a_lock())
+    )
+    result = run("release", "tweet:1", "--worker", "w8", "--outcome", "success")
+    assert result.exit_code == 4
+    assert result.stderr == (
+        "coordctl release: tweet:1 is held by w7, not w8 (NOT_HOLDER); "
+        "'coordctl force-release 42 --reason TEXT' takes it away\n"
+    )
+    assert len(daemon.requests) == 1
+
+
+def test_release_of_a_free_item(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers("GetLock", engagement_pb2.GetLockResponse(state=engagement_pb2.ITEM_STATE_FREE))
+    result = run("release", "tweet:1", "--worker", "w8", "--outcome", "success")
+    assert result.exit_code == 4
+    assert "nobody holds tweet:1 (it is FREE)" in result.stderr
+
+
+# ------------------------------------------------------------------------ reservations, pools and limits
+
+
+def test_reservations(daemon: ScriptedDaemon, run: Run) -> None:
+    reservation = reservation_pb2.Reservation(
+        reservation_id=9,
+        type="cpu",
+        pool="cores",
+        units=4,
+        worker="w7",
+        granted_at=AT,
+        expires_in=Duration(seconds=60),
+    )
+    daemon.answers("ListReservations", reservation_pb2.ListReservationsResponse(reservations=[reservation]))
+    result = run("reservations", "--worker", "w7", "--type", "cpu", "--limit", "5")
+    assert table_of(result.stdout)[1] == ["9", "cpu", "-", "cores", "4", "w7", "2026-11-23T16:00:48Z", "1m"]
+    assert daemon.requests == [reservation_pb2.ListReservationsRequest(page_size=5, worker="w7", type="cpu")]
+
+
+def test_pools(daemon: ScriptedDaemon, run: Run) -> None:
+    held = admin_pb2.Pool(name="cores", capacity=8, used=3, free=5, is_overridden=True)
+    refilling = admin_pb2.Pool(name="api_requests", capacity=180, windows=[a_window(0), a_window(7, 3600)])
+    daemon.answers("ListPools", admin_pb2.ListPoolsResponse(pools=[held, refilling]))
+    assert lines(run("pools").stdout) == [
+        "POOL          CAPACITY  USED  FREE  QUEUED  WINDOWS              SET BY",
+        "cores                8     3     5       0  held                 operator",
+        "api_requests       180     0     0       0  15m 0/180  1h 7/180  config",
+    ]
+
+
+def test_pools_set(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers("UpdatePool", admin_pb2.UpdatePoolResponse(pool=admin_pb2.Pool(name="cores", capacity=9)))
+    assert run("pools", "set", "cores", "--capacity", "9").exit_code == 0
+    windows = run("pools", "set", "cores", "--window", "15m=900", "--window", "1h=3000", "--json")
+    assert json.loads(windows.stdout)["capacity"] == 9
+    assert daemon.requests == [
+        admin_pb2.UpdatePoolRequest(name="cores", capacity=9),
+        admin_pb2.UpdatePoolRequest(
+            name="cores",
+            windows=[
+                admin_pb2.WindowLimit(window=Duration(seconds=900), limit=900),
+                admin_pb2.WindowLimit(window=Duration(seconds=3600), limit=3000),
+            ],
+        ),
+    ]
+
+
+@pytest.mark.parametrize("options", [[], ["--capacity", "9", "--window", "15m=900"]])
+def test_pools_set_needs_one_of_both(run: Run, options: list[str]) -> None:
+    result = run("pools", "set", "cores", *options)
+    assert (result.exit_code, len(lines(result.stderr))) == (2, 1)
+
+
+@pytest.mark.parametrize("window", ["15m", "15m=0", "15m=x", "15=3", "=3", "15m=1000000001", "15m=-1"])
+def test_a_malformed_window_is_a_usage_error(run: Run, window: str) -> None:
+    result = run("limits", "set", "post_tweet", "--window", window)
+    assert (result.exit_code, len(lines(result.stderr))) == (2, 1)
+
+
+def test_limits_and_limits_set(daemon: ScriptedDaemon, run: Run) -> None:
+    limit = admin_pb2.Limit(
+        endpoint="post_tweet", allocation="priority", windows=[a_window()], use_within=Duration(seconds=30),
+        claim_window=Duration(seconds=10),
+    )  # fmt: skip
+    daemon.answers("ListLimits", admin_pb2.ListLimitsResponse(limits=[limit]))
+    daemon.answers("UpdateLimit", admin_pb2.UpdateLimitResponse(limit=limit))
+    listed = run("limits")
+    assert table_of(listed.stdout)[1] == [
+        "post_tweet",
+        "priority",
+        "15m",
+        "12/180",
+        "30s",
+        "10s",
+        "0",
+        "0",
+        "config",
+    ]
+    assert run("limits", "set", "post_tweet", "--window", "15m=180").stdout == listed.stdout
+    assert daemon.requests[1] == admin_pb2.UpdateLimitRequest(
+        endpoint="post_tweet", windows=[admin_pb2.WindowLimit(window=Duration(seconds=900), limit=180)]
+    )
+
+
+def test_capacity(daemon: ScriptedDaemon, run: Run) -> None:
+    answer = rate_limit_pb2.GetRemainingCapacityResponse(windows=[a_window()], remaining=168)
+    daemon.answers("GetRemainingCapacity", answer)
+    assert lines(run("capacity", "post_tweet").stdout) == [
+        "post_tweet: 168 calls could be made now",
+        "WINDOW  LIMIT  USED  REMAINING  EMPTY IN  EMPTY AT",
+        "15m       180    12        168       10m  2026-11-23T16:00:48Z",
+    ]
+    assert json.loads(run("capacity", "post_tweet", "--json").stdout)["remaining"] == 168
+
+
+def test_stats(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers(
+        "GetEngagementStats",
+        engagement_pb2.GetEngagementStatsResponse(
+            total=4, successful=3, unknown=1, success_rate=0.75,
+            by_kind={
+                "reply": engagement_pb2.KindStats(total=4, successful=3, unknown=1),
+                "like": engagement_pb2.KindStats(),
+            },
+        ),
+    )  # fmt: skip
+    assert table_of(run("stats", "--hours", "1.5", "--worker", "w7").stdout) == [
+        ["KIND", "TOTAL", "SUCCESSFUL", "FAILED", "UNKNOWN", "RATE"],
+        ["like", "0", "0", "0", "0", "-"],
+        ["reply", "4", "3", "0", "1", "75.0%"],
+        ["all", "4", "3", "0", "1", "75.0%"],
+    ]
+    assert daemon.requests == [
+        engagement_pb2.GetEngagementStatsRequest(within=Duration(seconds=5400), worker="w7")
+    ]
+
+
+# ----------------------------------------------------------------------------------------- stepping in
+
+
+def test_force_release(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers(
+        "ForceRelease",
+        admin_pb2.ForceReleaseResponse(subject=admin_pb2.SUBJECT_LOCK, name="tweet:1", worker="w7"),
+    )
+    assert run("force-release", "42", "--reason", "gone").stdout == "took lock 42 on tweet:1 from w7\n"
+    assert daemon.requests == [admin_pb2.ForceReleaseRequest(id=42, reason="gone")]
+
+
+def test_drain_and_undo(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers("Drain", admin_pb2.DrainResponse(draining=True), admin_pb2.DrainResponse(draining=False))
+    assert run("drain", "--reason", "upgrade").stdout.startswith("draining: ")
+    assert run("drain", "--undo").stdout == "granting\n"
+    assert daemon.requests == [admin_pb2.DrainRequest(reason="upgrade"), admin_pb2.DrainRequest(undo=True)]
+
+
+def an_event(**fields: Any) -> admin_pb2.WatchEventsResponse:
+    return admin_pb2.WatchEventsResponse(
+        at=AT, subject=admin_pb2.SUBJECT_LOCK, name="tweet:1", worker="w7", **fields
+    )
+
+
+EVENTS: list[Message | Refuse] = [
+    an_event(type=admin_pb2.EVENT_TYPE_GRANTED, id=42, kind="reply"),
+    an_event(type=admin_pb2.EVENT_TYPE_REFUSED, refusal_reason=common_pb2.REFUSAL_REASON_HELD, missed=5),
+    an_event(type=admin_pb2.EVENT_TYPE_FORCED, id=42, detail="two\nlines"),
+]
+
+
+def test_watch_prints_a_line_an_event(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers("WatchEvents", EVENTS)
+    result = run("watch", "--subject", "lock", "--subject", "permit", "--type", "granted", "--worker", "w7")
+    assert lines(result.stdout) == [
+        "2026-11-23T16:00:48.000Z  GRANTED   lock         tweet:1 (reply) worker w7 #42",
+        "2026-11-23T16:00:48.000Z  REFUSED   lock         tweet:1 worker w7 HELD",
+        "2026-11-23T16:00:48.000Z  FORCED    lock         tweet:1 worker w7 #42 two\\nlines",
+    ]
+    assert lines(result.stderr)[0] == "5 events were missed here, they came faster than they were read"
+    assert daemon.requests == [
+        admin_pb2.WatchEventsRequest(
+            subjects=[admin_pb2.SUBJECT_LOCK, admin_pb2.SUBJECT_PERMIT],
+            types=[admin_pb2.EVENT_TYPE_GRANTED],
+            worker="w7",
+        )
+    ]
+    assert (daemon.timeouts[0] or 0) > 10**9  # none was set
+
+
+def test_watch_as_json_is_a_line_an_event(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers("WatchEvents", EVENTS)
+    found = [json.loads(line) for line in lines(run("--json", "watch").stdout)]
+    assert [event["type"] for event in found] == [
+        "EVENT_TYPE_GRANTED",
+        "EVENT_TYPE_REFUSED",
+        "EVENT_TYPE_FORCED",
+    ]
+
+
+def test_a_watch_that_the_daemon_ends_is_exit_code_3(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers("WatchEvents", [])
+    assert run("watch").exit_code == 3

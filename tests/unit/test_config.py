@@ -1,0 +1,367 @@
+"""What the file may say, what it means, and that what it may not say is told all at once."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordd.config import ConfigError, Settings, format_length, load, parse_length
+from coordd.core.limits import DAY, HOUR, MINUTE, SECOND
+from coordd.core.rules import LimitRule, PoolRule, TypeRule
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Any:
+    def _read(text: str, **environment: str) -> Settings:
+        path = tmp_path / "c.toml"
+        path.write_text(text)
+        return load(path, environment)
+
+    return _read
+
+
+@pytest.fixture
+def problems(read: Any, tmp_path: Path) -> Any:
+    def _problems(text: str, **environment: str) -> list[str]:
+        with pytest.raises(ConfigError) as refusal:
+            read(text, **environment)
+        return [line.removeprefix(f"{tmp_path / 'c.toml'}: ") for line in refusal.value.problems]
+
+    return _problems
+
+
+# ---------------------------------------------------------------------- defaults and examples
+
+
+def test_defaults() -> None:
+    settings = load(None, {})
+    assert settings.server.address == "127.0.0.1:7651"
+    assert settings.store.path == Path("var/coordd.db")
+    assert settings.store.history_retention_ns == 90 * DAY
+    rules = settings.rules()
+    assert {name: kind.min_interval_ns for name, kind in rules.kinds.items()} == {
+        "quote": DAY,
+        "reply": DAY,
+        "like": DAY,
+        "analysis": 0,
+    }
+    assert rules.kinds["quote"].bypass_quality > 1
+    assert rules.pools == {
+        "api_tweets": PoolRule(limit=LimitRule(windows={HOUR: 50})),
+        "api_requests": PoolRule(limit=LimitRule(windows={15 * MINUTE: 900})),
+        "content_pipeline": PoolRule(capacity=100),
+    }
+    assert rules.types["content"] == TypeRule(pool="content_pipeline")
+    assert rules.types["api_quota"].pools["fetch"] == "api_requests"
+    assert len(rules.types) == 7
+    assert rules.limits == {}
+
+
+def test_the_example_is_the_defaults() -> None:
+    assert load(ROOT / "examples/coordd.toml", {}).rules() == load(None, {}).rules()
+    written, defaults = load(ROOT / "examples/coordd.toml", {}), load(None, {})
+    for section in (
+        "server",
+        "store",
+        "log",
+        "locks",
+        "aging",
+        "waits",
+        "recovery",
+        "requests",
+        "scheduling",
+    ):
+        assert getattr(written, section) == getattr(defaults, section)
+        assert getattr(written, section).model_fields_set == set(type(getattr(written, section)).model_fields)
+
+
+def test_glitchbot() -> None:
+    rules = load(ROOT / "examples/glitchbot.toml", {}).rules()
+    assert {name: (tuple(rule.windows.items()), rule.is_fair) for name, rule in rules.limits.items()} == {
+        "search_tweets": (((15 * MINUTE, 180), (HOUR, 720), (DAY, 17_280)), True),
+        "post_tweet": (((15 * MINUTE, 50), (HOUR, 200), (DAY, 2_400)), False),
+        "fetch_mentions": (((15 * MINUTE, 75), (HOUR, 300), (DAY, 7_200)), True),
+    }
+    assert rules.pools == load(None, {}).rules().pools
+
+
+def test_everything_reaches_the_rules(read: Any) -> None:
+    rules = read("""
+        locks.exclusive = "item_and_kind"
+        aging = { medium = "2s", high = "4s", critical = "1h", quality = "1500ms" }
+        waits.resume_grace = "5s"
+        recovery.grace = "6s"
+        requests.memory = "7s"
+        scheduling.horizon = "8s"
+        kinds.like = { ttl = "1s", lock_delay = "0s", min_interval = "2s", bypass_quality = 1 }
+        limits.x = { windows = { "1h" = 2, "1m" = 1 }, use_within = "1s", claim_window = "2s" }
+        pools.x = { windows = { "1h" = 2 }, use_within = "1s" }
+    """).rules()
+    assert rules.is_exclusive_by_kind
+    assert rules.boost_ns == {1: 0, 2: 2 * SECOND, 3: 4 * SECOND, 4: HOUR}
+    assert rules.quality_boost_ns == 1_500_000_000
+    assert rules.resume_grace_ns == 5 * SECOND
+    assert rules.recovery_grace_ns == 6 * SECOND
+    assert rules.request_memory_ns == 7 * SECOND
+    assert rules.schedule_horizon_ns == 8 * SECOND
+    like = rules.kinds["like"]
+    assert (like.ttl_ns, like.lock_delay_ns, like.min_interval_ns, like.bypass_quality) == (
+        SECOND,
+        0,
+        2 * SECOND,
+        1,
+    )
+    limit = LimitRule(windows={MINUTE: 1, HOUR: 2}, use_within_ns=SECOND, claim_window_ns=2 * SECOND)
+    assert rules.limits["x"] == limit
+    assert list(rules.limits["x"].windows) == [MINUTE, HOUR]  # shortest first, whatever the file's order
+    assert rules.pools["x"] == PoolRule(limit=LimitRule(windows={HOUR: 2}, use_within_ns=SECOND))
+
+
+# ---------------------------------------------------------------------- merging with the defaults
+
+
+def test_a_kind_is_changed_key_by_key_added_and_removed(read: Any) -> None:
+    kinds = (
+        read("""
+        kinds.quote.ttl = "5m"
+        kinds.like.enabled = false
+        kinds.follow.min_interval = "7d"
+    """)
+        .rules()
+        .kinds
+    )
+    assert list(kinds) == ["quote", "reply", "analysis", "follow"]
+    assert (kinds["quote"].ttl_ns, kinds["quote"].min_interval_ns) == (5 * MINUTE, DAY)
+    assert (kinds["follow"].ttl_ns, kinds["follow"].min_interval_ns) == (15 * MINUTE, 7 * DAY)
+
+
+def test_a_pool_may_change_its_nature(read: Any) -> None:
+    pools = (
+        read("""
+        pools.api_tweets.capacity = 7
+        pools.api_requests.use_within = "1m"
+        pools.content_pipeline.windows = { "1h" = 3 }
+    """)
+        .rules()
+        .pools
+    )
+    assert pools["api_tweets"] == PoolRule(capacity=7)
+    assert pools["api_requests"].limit == LimitRule(windows={15 * MINUTE: 900}, use_within_ns=MINUTE)
+    assert pools["content_pipeline"] == PoolRule(limit=LimitRule(windows={HOUR: 3}))
+
+
+def test_built_in_types_outlive_removed_pools(read: Any) -> None:
+    types = (
+        read("""
+        pools.content_pipeline.enabled = false
+        pools.api_tweets.enabled = false
+        types.content.ttl = "1m"
+    """)
+        .rules()
+        .types
+    )
+    assert types["content"] == TypeRule(ttl_ns=MINUTE)
+    assert types["api_quota"].pools == {"search": "api_requests", "fetch": "api_requests"}
+
+
+def test_a_type_may_change_its_pool(read: Any) -> None:
+    types = (
+        read("""
+        types.api_quota.pool = "content_pipeline"
+        types.content.pools = { a = "api_tweets" }
+        types.cpu.pool = ""
+    """)
+        .rules()
+        .types
+    )
+    assert types["api_quota"] == TypeRule(pool="content_pipeline")
+    assert types["content"] == TypeRule(pools={"a": "api_tweets"})
+    assert types["cpu"] == TypeRule()
+
+
+# ---------------------------------------------------------------------- lengths of time
+
+
+@pytest.mark.parametrize(
+    ("text", "length_ns"),
+    [("250ms", 250_000_000), ("0s", 0), ("15m", 15 * MINUTE), ("1h30m", 90 * MINUTE), ("1d", DAY)],
+)
+def test_lengths(text: str, length_ns: int) -> None:
+    assert parse_length(text) == length_ns
+    assert format_length(length_ns) == text
+
+
+@pytest.mark.parametrize("text", ["", "5", "5 m", "-5m", "1.5h", "m", "5x", "5M", "١s"])
+def test_not_lengths(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a length of time"):
+        parse_length(text)
+
+
+@pytest.mark.parametrize("value", ["5", "5.0", "true", "[]", "1979-05-27T07:32:00Z"])
+def test_bare_values_are_refused_with_a_hint(problems: Any, value: str) -> None:
+    (problem,) = problems(f"server.drain_timeout = {value}")
+    assert re.match(r'server.drain_timeout: a length of time needs a unit, for instance "30s"', problem)
+
+
+# ---------------------------------------------------------------------- problems
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("server.adress = 1", "server.adress: unknown key; did you mean 'address'?"),
+        ("kinds.like.zzz = 1", "kinds.like.zzz: unknown key; there are: enabled, ttl, lock_delay, "),
+        ("zzz = 1", "zzz: unknown key; there are: server, "),
+        ("server = 1", "server: must be a table"),
+        ("kinds = 1", "kinds: must be a table"),
+        ("kinds.like = 1", "kinds.like: must be a table"),
+        ('server.address = "localhost"', "server.address: 'localhost' is not HOST:PORT"),
+        ('server.address = "a:65536"', "server.address: 'a:65536' is not HOST:PORT"),
+        (
+            "server.max_message_bytes = 1",
+            "server.max_message_bytes: should be greater than or equal to 524288",
+        ),
+        (
+            "server.max_message_bytes = true",
+            "server.max_message_bytes: should be a valid integer; it is True",
+        ),
+        ('log.level = "loud"', "log.level: should be 'debug', 'info', 'warning' or 'error'; it is 'loud'"),
+        ('kinds.like.ttl = "99ms"', "kinds.like.ttl: 99ms is outside 100ms .. 1d"),
+        ("kinds.like.bypass_quality = 1.1", "kinds.like.bypass_quality: should be less than or equal to 1"),
+        ("kinds.like.bypass_quality = nan", "kinds.like.bypass_quality: should be a finite number"),
+        (
+            'kinds.like.min_interval = "91d"',
+            "kinds.like.min_interval: is longer than store.history_retention",
+        ),
+        (
+            'store.history_retention = "1h"\nkinds = { quote.enabled = false, reply.enabled = false }',
+            "kinds.like.min_interval: is longer than store.history_retention",
+        ),
+        ('kinds."a/b" = {}', "kinds.\"a/b\": a name is 1..64 bytes of printable text without '/'"),
+        ('kinds."" = {}', 'kinds."": a name is'),
+        (f"kinds.{'x' * 65} = {{}}", f"kinds.{'x' * 65}: a name is"),
+        ('kinds."a\\nb" = {}', 'kinds."a\\nb": a name is'),
+        ("pools.x = {}", "pools.x: needs either `capacity` or `windows`"),
+        ('pools.x = { capacity = 1, windows = { "1h" = 1 } }', "pools.x: needs either"),
+        ('pools.x = { capacity = 1, use_within = "1s" }', "pools.x: `use_within` goes with `windows` only"),
+        ("pools.x.capacity = 0", "pools.x.capacity: should be greater than or equal to 1; it is 0"),
+        ("pools.x.capacity = 1_000_000_001", "pools.x.capacity: should be less than or equal to 1000000000"),
+        (
+            'types.x.pool = "nope"',
+            "types.x.pool: there is no pool 'nope' (there are: api_tweets, api_requests, content_pipeline)",
+        ),
+        ('types.x.pools = { a = "nope" }', "types.x.pools.a: there is no pool 'nope'"),
+        (
+            'types.x = { pool = "api_tweets", pools = { a = "api_tweets" } }',
+            "types.x: `pool` and `pools` exclude each other",
+        ),
+        ("limits.x = {}", "limits.x.windows: is required"),
+        ("limits.x.windows = {}", "limits.x.windows: has 0 windows; 1..8 are possible"),
+        (
+            'limits.x.windows = { "1h" = 1, "60m" = 1 }',
+            "limits.x.windows: '1h' and '60m' are the same window",
+        ),
+        ('limits.x.windows = { "5" = 1 }', "limits.x.windows.5: '5' is not a length of time"),
+        ('limits.x.windows = { "1ms" = 1 }', "limits.x.windows.1ms: 1ms is outside 1s .. 31d"),
+        ('limits.x.windows = { "1h" = 0 }', "limits.x.windows.1h: should be greater than or equal to 1"),
+        (
+            'limits.x.windows = { "15m" = 10, "1h" = 5 }',
+            "limits.x.windows: the windows contradict each other: 5 in 3600 s is less than 10 in 900 s",
+        ),
+        (
+            'pools.x.windows = { "15m" = 10, "1h" = 41 }',
+            "pools.x.windows: the windows contradict each other: 41 in 3600 s can't be reached with 10 in 900 s",
+        ),
+        ('aging.high = "1m"', "aging.high: 1m is not above medium's 1m"),
+        ('aging.critical = "1m"', "aging.critical: 1m is not above high's 2m"),
+        ('aging.medium = "0s"', "aging.medium: 0s is not above low's 0s"),
+        ('aging.quality = "1m"', "aging.quality: 1m is not below the step from low to medium, 1m"),
+    ],
+)
+def test_refused(problems: Any, text: str, problem: str) -> None:
+    assert problems(text)[0].startswith(problem)
+
+
+def test_all_problems_are_told_one_a_line(problems: Any) -> None:
+    found = problems("""
+        log.format = "xml"
+        kinds.like.ttl = 5
+        types.x.pool = "nope"
+        limits.x.windows = { "1h" = 1, "15m" = 2 }
+        aging.high = "1m"
+        colour = "red"
+    """)
+    assert [line.split(":")[0] for line in found] == [
+        "log.format",
+        "kinds.like.ttl",
+        "types.x.pool",
+        "limits.x.windows",
+        "aging.high",
+        "colour",
+    ]
+    assert not any("\n" in line for line in found)
+
+
+def test_a_pool_that_is_wrong_is_told_once(problems: Any) -> None:
+    assert problems('pools.x.capacity = 0\ntypes.x.pool = "x"') == [
+        "pools.x.capacity: should be greater than or equal to 1; it is 0"
+    ]
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"a = ", "is not TOML"), (b"\xff", "is not TOML")])
+def test_not_toml(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "c.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=reason):
+        load(tmp_path / "c.toml", {})
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nope\.toml: can't be read: No such file"):
+        load(tmp_path / "nope.toml", {})
+
+
+# ---------------------------------------------------------------------- environment
+
+
+def test_the_environment_goes_before_the_file(read: Any) -> None:
+    settings = read(
+        'server.address = "a:1"\nstore.path = "b"',
+        COORDD_ADDRESS="c:2",
+        COORDD_DATA_PATH="/d",
+        COORDD_LOG_LEVEL="debug",
+        SERVER="{}",
+        COORDD_NOPE="x",
+    )
+    assert (settings.server.address, settings.store.path, settings.log.level) == ("c:2", Path("/d"), "debug")
+
+
+def test_an_empty_variable_is_as_none(read: Any) -> None:
+    assert read('server.address = "a:1"', COORDD_ADDRESS="").server.address == "a:1"
+
+
+def test_a_wrong_variable_is_named(problems: Any) -> None:
+    assert problems('server = { address = "a:1" }', COORDD_ADDRESS="x") == [
+        'COORDD_ADDRESS: \'x\' is not HOST:PORT, for instance "127.0.0.1:7651" or "[::1]:7651"'
+    ]
+
+
+# ---------------------------------------------------------------------- documentation
+
+
+def test_every_key_is_described() -> None:
+    for name, section in Settings.model_json_schema(mode="serialization")["$defs"].items():
+        assert section["description"], name
+        for key, field in section["properties"].items():
+            assert field.get("description"), f"{name}.{key}"
+
+
+def test_the_documentation_is_fresh() -> None:
+    generated = subprocess.run(
+        [sys.executable, ROOT / "tools/gen_config_docs.py"], capture_output=True, text=True, check=True
+    )
+    assert generated.stdout == (ROOT / "docs/configuration.md").read_text()
