@@ -45,13 +45,14 @@ demo: setup ## replay real tweets through a fleet of workers, with crashes; prin
 bench: setup ## measure; prints JSON
 	$(BIN)/python -m bench
 
-gen: $(VENV)/.stamp ## generate coordd/v1 and docs/api.md from protos/
+gen: $(VENV)/.stamp ## generate coordd/v1 and docs/api.md from protos/, docs/configuration.md from coordd/config.py
 	tools/gen.sh $(CURDIR)/$(BIN)/python $(CURDIR)
 
 gen-check: $(VENV)/.stamp ## fail if what is generated is stale
 	@out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; \
 	tools/gen.sh $(CURDIR)/$(BIN)/python "$$out"; \
 	diff -r -u -x __pycache__ coordd/v1 "$$out/coordd/v1" && diff -u docs/api.md "$$out/docs/api.md" \
+	&& diff -u docs/configuration.md "$$out/docs/configuration.md" \
 	|| { echo 'gen-check: generated files are stale; run `make gen` and commit the result' >&2; exit 1; }
 
 lint: $(VENV)/.stamp ## ruff: rules and format

@@ -85,6 +85,7 @@ __all__ = [
     "format_length",
     "load",
     "parse_length",
+    "section_model",
 ]
 
 # Variable -> the key it overrides. Only what a deployment needs; an empty variable is as none.
@@ -123,9 +124,9 @@ _UNITS: Final = {
     "s": SECOND,
     "ms": MILLISECOND,
 }
-_LENGTH: Final = re.compile(r"(?:\d+(?:ms|d|h|m|s))+")
-_PART: Final = re.compile(r"(\d+)(ms|d|h|m|s)")
-_ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):(\d{1,5})")
+_LENGTH: Final = re.compile(r"(?:[0-9]+(?:ms|d|h|m|s))+")
+_PART: Final = re.compile(r"([0-9]+)(ms|d|h|m|s)")
+_ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _SHOWN_INPUT_CHARS_MAX: Final = 60
 

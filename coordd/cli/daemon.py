@@ -4,7 +4,6 @@ Owns: the exit codes, and that whoever starts the daemon gets a line to act upon
 Must not know: how the daemon does its work.
 """
 
-import asyncio
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,22 +12,19 @@ from typing import Final, NoReturn
 import click
 
 from coordd.config import ConfigError, LimitSettings, PoolSettings, Settings, format_length, load
-from coordd.store.protocol import CommitFailed, StoreError
 
 __all__ = ["main"]
 
-# 1 is Python's own, and click's for an abort; click's own for a wrong call is 2, as ours for a wrong file.
+# As click's own for a wrong command line. The codes from 3 up are the server's.
 EXIT_CONFIG: Final = 2
-EXIT_UNUSABLE: Final = 3
-EXIT_COMMIT_FAILED: Final = 4
 
 _SERVE_EPILOG: Final = """\b
 Exit codes:
   0  stopped by a signal
-  1  the address is taken, or another error
   2  wrong configuration, or a wrong command line
   3  the data file can't be used: in use, corrupt, of a newer version, not ours, or out of reach
   4  a commit failed, for instance on a full disk; nothing unsaved was acknowledged
+  5  the address can't be listened on
 """
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 
@@ -48,15 +44,9 @@ def serve(config: Path | None) -> None:
     """
     settings = _load(config)
     # Late, so that a wrong file is told at once and not after gRPC has been loaded.
-    from coordd.server import serve as serve_until_stopped  # noqa: PLC0415
+    from coordd.server import run  # noqa: PLC0415
 
-    try:
-        sys.exit(asyncio.run(serve_until_stopped(settings)))
-    except StoreError as error:
-        code = EXIT_COMMIT_FAILED if isinstance(error, CommitFailed) else EXIT_UNUSABLE
-        _fail([f"coordd: {error}"], code)
-    except OSError as error:
-        _fail([f"coordd: {error}"], 1)
+    sys.exit(run(settings))
 
 
 @main.command()

@@ -30,6 +30,8 @@ class Ledger:
     """The shared state; its parts are public to the components of `core` and to nobody else."""
 
     __slots__ = (
+        "_changed_ended",
+        "_changed_hold_times",
         "_ended",
         "changes",
         "deadlines",
@@ -43,6 +45,8 @@ class Ledger:
 
     def __init__(self, rules: Rules) -> None:
         self.changes = Changes()
+        self._changed_ended = self.changes.of[Table.ENDED_REQUESTS]
+        self._changed_hold_times = self.changes.of[Table.HOLD_TIMES]
         self.deadlines = Deadlines()
         self.last_id = 0
         self.live: dict[int, Live] = {}
@@ -74,8 +78,8 @@ class Ledger:
     def end_request(self, worker: str, request_id: str, now: int) -> None:
         """Remember that this request id's grant is over, so that a late copy of it is not granted anew."""
         if request_id:
-            record = EndedRequest(worker=worker, request_id=request_id, at=now)
-            self.changes.of[Table.ENDED_REQUESTS][(worker, request_id)] = record
+            record = EndedRequest(worker, request_id, now)
+            self._changed_ended[(worker, request_id)] = record
             self.remember_ended(record)
 
     def remember_ended(self, record: EndedRequest) -> None:
@@ -96,13 +100,13 @@ class Ledger:
             seen = self.hold_times[subject] = HoldTime(subject=subject, mean_ns=held_ns, count=0)
         seen.mean_ns += (held_ns - seen.mean_ns) // _HOLD_TIME_WEIGHT
         seen.count += 1
-        self.changes.of[Table.HOLD_TIMES][subject] = seen
+        self._changed_hold_times[subject] = seen
 
     def _forget_request(self, record: EndedRequest) -> None:
         key = (record.worker, record.request_id)
         if self.requests.get(key) is record:
             del self.requests[key]
-        self.changes.of[Table.ENDED_REQUESTS][key] = None
+        self._changed_ended[key] = None
 
 
 def not_holder(what: str, id: int, worker: str) -> FailedPrecondition:

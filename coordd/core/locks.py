@@ -103,7 +103,7 @@ class Locks:
         rest = self._rests.get(scope)
         if rest is not None:
             return Blocked(reason=Reason.LOCK_DELAY, subject=item, key=_key(scope), retry_at=rest.until)
-        if self._queues.is_ahead(_key(scope), rank):
+        if self._queues.units and self._queues.is_ahead(_key(scope), rank):
             return Blocked(reason=Reason.QUEUED_AHEAD, subject=item, key=_key(scope))
         return None
 
@@ -285,7 +285,7 @@ class Locks:
         self._remember(engagement)
         self._ledger.end_request(lock.worker, lock.request_id, now)
         if ended_by == EndedBy.RELEASE:
-            self._ledger.observe_hold(f"lock/{lock.kind}", now - lock.granted_at)
+            self._ledger.observe_hold("lock/" + lock.kind, now - lock.granted_at)
         return engagement
 
     def _drop(self, lock: Lock) -> None:
@@ -293,9 +293,8 @@ class Locks:
         del self._held[lock.scope], ledger.live[lock.token]
         ledger.deadlines.cancel(lock)
         self._changed[lock.token] = None
-        key = _key(lock.scope)
-        if key in self._queues:
-            ledger.freed.append(key)
+        if self._queues.units:
+            ledger.freed.append(_key(lock.scope))
 
     def _remember(self, engagement: Engagement) -> None:
         self._released[engagement.token] = engagement

@@ -371,7 +371,7 @@ def blocked_by_windows(
     windows: Windows, count: int, rank: Rank, now: int, *, key: Hashable, subject: str, queues: Queues
 ) -> Blocked | None:
     """Return what blocks taking `count`: a full window, those ahead in the queue, or nothing."""
-    is_behind = queues.is_ahead(key, rank)
+    is_behind = bool(queues.units) and queues.is_ahead(key, rank)
     if not is_behind and windows.is_room(count, now):
         return None
     check_count(subject, count, windows)

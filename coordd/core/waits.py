@@ -80,10 +80,8 @@ class Waits:
 
     def request(self, command: WaitableCommand, now: int) -> Granted | Refused | Queued:
         """Grant a command, or refuse it, or let it wait."""
-        if command.request_id:
-            earlier = self.earlier(command)
-            if earlier is not None:
-                return self._repeat(command, earlier, now)
+        if command.request_id and (command.worker, command.request_id) in self._ledger.requests:
+            return self._repeat(command, now)
         component = self._components[command.__class__]
         rank = self.rank(command.priority, getattr(command, "quality", 0.0), now)
         blocked = component.check(command, rank, now)
@@ -198,8 +196,9 @@ class Waits:
         is_of_use = blocked.key is not None
         return blocked.refused(self._queues.position(blocked.key, rank) if is_of_use else 0)
 
-    def _repeat(self, command: WaitableCommand, earlier: object, now: int) -> Granted | Refused | Queued:
+    def _repeat(self, command: WaitableCommand, now: int) -> Granted | Refused | Queued:
         """Answer a command whose request id is known: as it was answered before."""
+        earlier = self.earlier(command)
         if isinstance(earlier, Waiter):
             self._same(command, earlier.command)
             return self._resume(earlier, command, now)

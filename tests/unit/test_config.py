@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coordd.config import ConfigError, Settings, format_length, load, parse_length
+from coordd.config import ConfigError, Settings, format_length, load, parse_length, section_model
 from coordd.core.limits import DAY, HOUR, MINUTE, SECOND
 from coordd.core.rules import LimitRule, PoolRule, TypeRule
 
@@ -196,7 +196,7 @@ def test_lengths(text: str, length_ns: int) -> None:
     assert format_length(length_ns) == text
 
 
-@pytest.mark.parametrize("text", ["", "5", "5 m", "-5m", "1.5h", "m", "5x", "5M", "١s"])
+@pytest.mark.parametrize("text", ["", "5", "5 m", "-5m", "1.5h", "m", "5x", "5M", "\u0661s"])
 def test_not_lengths(text: str) -> None:
     with pytest.raises(ValueError, match="is not a length of time"):
         parse_length(text)
@@ -275,7 +275,7 @@ def test_bare_values_are_refused_with_a_hint(problems: Any, value: str) -> None:
         ),
         (
             'pools.x.windows = { "15m" = 10, "1h" = 41 }',
-            "pools.x.windows: the windows contradict each other: 41 in 3600 s can't be reached with 10 in 900 s",
+            "pools.x.windows: the windows contradict each other: 41 in 3600 s can't be reached",
         ),
         ('aging.high = "1m"', "aging.high: 1m is not above medium's 1m"),
         ('aging.critical = "1m"', "aging.critical: 1m is not above high's 2m"),
@@ -354,10 +354,11 @@ def test_a_wrong_variable_is_named(problems: Any) -> None:
 
 
 def test_every_key_is_described() -> None:
-    for name, section in Settings.model_json_schema(mode="serialization")["$defs"].items():
-        assert section["description"], name
-        for key, field in section["properties"].items():
-            assert field.get("description"), f"{name}.{key}"
+    for name, section in Settings.model_fields.items():
+        model = section_model(section.annotation)
+        assert model.__doc__, name
+        for key, field in model.model_fields.items():
+            assert field.description, f"{name}.{key}"
 
 
 def test_the_documentation_is_fresh() -> None:

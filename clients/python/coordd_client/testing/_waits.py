@@ -53,11 +53,13 @@ class Waits:
         events = waiter.events
         self.serve()
         try:
-            while waiter in self._waiters or not events.empty():
+            is_last = False
+            while not is_last:
                 event = await events.get()
                 if isinstance(event, Exception):
                     raise event
                 yield event
+                is_last = event.WhichOneof("event") != "queued"
         finally:
             if waiter in self._waiters and waiter.events is events:
                 self._leave(waiter)

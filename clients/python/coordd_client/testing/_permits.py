@@ -1,0 +1,267 @@
+"""The double's permits: exact rolling windows, all or none, charged until one window after the latest possible use."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from coordd.v1 import common_pb2
+from coordd.v1 import rate_limit_pb2 as pb
+from coordd_client import permits
+from coordd_client.errors import BookingLapsed, InvalidRequest, OutOfRange
+from coordd_client.messages import duration, seconds
+from coordd_client.testing._grants import Book, Shared
+from coordd_client.testing._waits import Claim
+
+_WINDOW_NAMES = {900.0: "per_15min", 3600.0: "per_hour", 86_400.0: "per_day"}
+_WARNING, _CRITICAL = 0.8, 0.95
+_HTTP_TOO_MANY_REQUESTS = 429
+
+
+@dataclass
+class _Charge:
+    endpoint: str
+    worker: str
+    permits: int
+    granted_s: float
+    at_s: float
+    is_booking: bool = False
+    is_open: bool = True
+
+
+class Permits(Book):
+    """Windows of every endpoint, given as (length in seconds, limit)."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        limits: Mapping[str, Sequence[tuple[float, int]]],
+        use_within_s: float,
+        claim_window_s: float,
+    ) -> None:
+        super().__init__(shared)
+        self._limits = {endpoint: sorted(windows) for endpoint, windows in limits.items()}
+        self._use_within_s = use_within_s
+        self._claim_window_s = claim_window_s
+        self._violations: dict[str, int] = {}
+        self.claims = {permits.AWAIT.path: self._claim}
+        self.calls = {
+            permits.CAN_MAKE.path: self._can_make,
+            permits.RECORD.path: self._record,
+            permits.GET_REMAINING.path: self._remaining,
+            permits.SCHEDULE.path: self._schedule,
+            permits.CANCEL.path: self._cancel,
+            permits.GET_ALLOCATION.path: self._allocation,
+            permits.GET_STATUS.path: self._status,
+        }
+
+    def view(self, grant_id: int) -> Any:
+        """See Book."""
+        charge: _Charge = self.live[grant_id]
+        return self._view_booking(grant_id) if charge.is_booking else self._view_permit(grant_id)
+
+    def expire(self) -> None:
+        """Bookings that were not claimed lapse; permits past their time cannot be settled any more."""
+        for each, charge in list(self.live.items()):
+            if charge.is_booking and charge.at_s <= self.now_s:
+                del self.live[each]
+            charge.is_open = charge.is_open and charge.at_s > self.now_s
+
+    def _view_permit(self, permit_id: int) -> pb.Permit:
+        charge: _Charge = self.live[permit_id]
+        timeline = self.shared.timeline
+        return pb.Permit(
+            permit_id=permit_id,
+            endpoint=charge.endpoint,
+            worker=charge.worker,
+            permits=charge.permits,
+            granted_at=timeline.instant(charge.granted_s),
+            use_by=timeline.instant(charge.at_s),
+            use_within=duration(charge.at_s - self.now_s),
+        )
+
+    def _view_booking(self, booking_id: int) -> pb.ScheduleRequestResponse:
+        charge: _Charge = self.live[booking_id]
+        return pb.ScheduleRequestResponse(
+            booking_id=booking_id,
+            execute_at=self.shared.timeline.instant(charge.granted_s),
+            estimated_delay=duration(max(0.0, charge.granted_s - self.now_s)),
+            claim_until=self.shared.timeline.instant(charge.at_s),
+            permits=charge.permits,
+        )
+
+    def _claim(self, request: Any) -> Claim:
+        wanted = self._wanted(request)
+        return Claim(
+            line=f"endpoint {request.endpoint}",
+            obstacle=lambda: self._obstacle(request.endpoint, wanted),
+            grant=lambda: self.begin(request, self._charge(request, wanted)),
+        )
+
+    def _charge(self, request: Any, wanted: int) -> _Charge:
+        use_by_s = self.now_s + self._use_within_s
+        self.shared.timeline.wake_at(use_by_s)
+        return _Charge(request.endpoint, request.worker, wanted, self.now_s, use_by_s)
+
+    def _wanted(self, request: Any) -> int:
+        wanted: int = request.permits or 1
+        if wanted > min(limit for _, limit in self._windows(request.endpoint)):
+            raise OutOfRange("more permits than a window has", reason="PERMITS_ABOVE_LIMIT")
+        return wanted
+
+    def _windows(self, endpoint: str) -> list[tuple[float, int]]:
+        if endpoint not in self._limits:
+            raise InvalidRequest(f"unknown endpoint {endpoint}", reason="UNKNOWN_ENDPOINT")
+        return self._limits[endpoint]
+
+    def _used(self, endpoint: str, window_s: float, at_s: float, worker: str = "") -> int:
+        return sum(
+            charge.permits
+            for charge in self.live.values()
+            if charge.endpoint == endpoint and charge.at_s > at_s - window_s and worker in {"", charge.worker}
+        )
+
+    def _frees_s(self, endpoint: str, window_s: float, limit: int, wanted: int) -> float:
+        leaves = sorted(
+            (charge.at_s + window_s, charge.permits)
+            for charge in self.live.values()
+            if charge.endpoint == endpoint
+        )
+        frees_s = self.now_s
+        for leaves_s, _ in leaves:
+            if self._used(endpoint, window_s, frees_s) + wanted <= limit:
+                break
+            frees_s = max(frees_s, leaves_s)
+        return frees_s
+
+    def _free_last(self, endpoint: str, wanted: int) -> tuple[float, float]:
+        return max(
+            (self._frees_s(endpoint, window_s, limit, wanted), window_s)
+            for window_s, limit in self._windows(endpoint)
+        )
+
+    def _obstacle(self, endpoint: str, wanted: int) -> common_pb2.Refusal | None:
+        frees_s, window_s = self._free_last(endpoint, wanted)
+        if frees_s <= self.now_s:
+            return None
+        self.shared.timeline.wake_at(frees_s)
+        reason = common_pb2.REFUSAL_REASON_WINDOW_FULL
+        return self.shared.refusal(reason, endpoint, frees_s, window_s=window_s)
+
+    def _can_make(self, request: pb.CanMakeRequestRequest) -> pb.CanMakeRequestResponse:
+        if not request.booking_id or self.granted(request) is not None:
+            reply: pb.CanMakeRequestResponse = self.ask(permits.CAN_MAKE, self._claim(request), request)
+            return reply
+        booking = self.held_by(request.booking_id, request.worker)
+        if booking is None or not booking.is_booking:
+            raise BookingLapsed("the booking is over", reason="BOOKING_LAPSED")
+        if booking.granted_s > self.now_s:
+            reason = common_pb2.REFUSAL_REASON_BOOKING_EARLY
+            return pb.CanMakeRequestResponse(
+                refused=self.shared.refusal(reason, booking.endpoint, booking.granted_s)
+            )
+        del self.live[request.booking_id]
+        return pb.CanMakeRequestResponse(granted=self.begin(request, self._charge(request, booking.permits)))
+
+    def _record(self, request: pb.RecordUsageRequest) -> pb.RecordUsageResponse:
+        charge = self.held_by(request.permit_id, request.worker)
+        if charge is None or not charge.is_open:
+            return pb.RecordUsageResponse(already_settled=True)
+        is_violation = request.status_code == _HTTP_TOO_MANY_REQUESTS
+        self._violations[charge.endpoint] = self._violations.get(charge.endpoint, 0) + is_violation
+        if request.result == pb.USAGE_RESULT_NOT_SENT:
+            del self.live[request.permit_id]
+            return pb.RecordUsageResponse(refunded=charge.permits)
+        charge.is_open, charge.at_s = False, self.now_s
+        return pb.RecordUsageResponse()
+
+    def _schedule(self, request: pb.ScheduleRequestRequest) -> pb.ScheduleRequestResponse:
+        if (before := self.granted(request)) is not None:
+            booked: pb.ScheduleRequestResponse = before
+            return booked
+        wanted = self._wanted(request)
+        not_before_s = self.now_s + seconds(request.not_before)
+        execute_s = max(not_before_s, self._free_last(request.endpoint, wanted)[0])
+        claim_until_s = execute_s + self._claim_window_s
+        self.shared.timeline.wake_at(claim_until_s)
+        charge = _Charge(request.endpoint, request.worker, wanted, execute_s, claim_until_s, is_booking=True)
+        reply: pb.ScheduleRequestResponse = self.begin(request, charge)
+        return reply
+
+    def _cancel(self, request: pb.CancelScheduleRequest) -> pb.CancelScheduleResponse:
+        booking = self.held_by(request.booking_id, request.worker)
+        if booking is None or not booking.is_booking:
+            return pb.CancelScheduleResponse(already_ended=True)
+        del self.live[request.booking_id]
+        return pb.CancelScheduleResponse()
+
+    def _capacities(self, endpoint: str) -> list[pb.WindowCapacity]:
+        return [self._capacity(endpoint, *window) for window in self._windows(endpoint)]
+
+    def _capacity(self, endpoint: str, window_s: float, limit: int) -> pb.WindowCapacity:
+        used = self._used(endpoint, window_s, self.now_s)
+        charges = [each.at_s for each in self.live.values() if each.endpoint == endpoint]
+        resets_s = max([self.now_s, *(at_s + window_s for at_s in charges)]) if used else self.now_s
+        return pb.WindowCapacity(
+            name=_name(window_s),
+            window=duration(window_s),
+            limit=limit,
+            used=used,
+            remaining=max(0, limit - used),
+            resets_at=self.shared.timeline.instant(resets_s),
+            resets_in=duration(resets_s - self.now_s),
+        )
+
+    def _remaining(self, request: pb.GetRemainingCapacityRequest) -> pb.GetRemainingCapacityResponse:
+        windows = self._capacities(request.endpoint)
+        return pb.GetRemainingCapacityResponse(
+            windows=windows, remaining=min(window.remaining for window in windows)
+        )
+
+    def _allocation(self, request: pb.GetWorkerAllocationRequest) -> pb.GetWorkerAllocationResponse:
+        windows = [
+            pb.WindowAllocation(
+                name=window.name,
+                window=window.window,
+                allocated=window.limit,
+                used=self._used(request.endpoint, seconds(window.window), self.now_s, request.worker),
+                remaining=window.remaining,
+            )
+            for window in self._capacities(request.endpoint)
+        ]
+        return pb.GetWorkerAllocationResponse(
+            windows=windows, active_workers=len(self._active(request.endpoint) | {request.worker})
+        )
+
+    def _active(self, endpoint: str) -> set[str]:
+        since_s = self.now_s - self._windows(endpoint)[0][0]
+        return {
+            each.worker for each in self.live.values() if each.endpoint == endpoint and each.at_s > since_s
+        }
+
+    def _status(self, _: pb.GetSystemStatusRequest) -> pb.GetSystemStatusResponse:
+        endpoints = [self._endpoint_status(endpoint) for endpoint in sorted(self._limits)]
+        worst = max((each.health for each in endpoints), default=pb.HEALTH_HEALTHY)
+        return pb.GetSystemStatusResponse(health=worst, endpoints=endpoints)
+
+    def _endpoint_status(self, endpoint: str) -> pb.EndpointStatus:
+        windows = self._capacities(endpoint)
+        utilisation = max(window.used / window.limit for window in windows)
+        return pb.EndpointStatus(
+            endpoint=endpoint,
+            health=_health(utilisation),
+            utilisation=utilisation,
+            active_workers=len(self._active(endpoint)),
+            queued=self.shared.waits.count(f"endpoint {endpoint}"),
+            windows=windows,
+            violations=self._violations.get(endpoint, 0),
+        )
+
+
+def _name(window_s: float) -> str:
+    return _WINDOW_NAMES.get(window_s, f"per_{window_s:g}s")
+
+
+def _health(utilisation: float) -> pb.Health.ValueType:
+    if utilisation > _CRITICAL:
+        return pb.HEALTH_CRITICAL
+    return pb.HEALTH_WARNING if utilisation >= _WARNING else pb.HEALTH_HEALTHY
