@@ -166,7 +166,7 @@ class Locks:
 
     def renew(self, command: RenewLock, now: int) -> Renewed:
         """Hold a lock for its time to live from now."""
-        lock = self._own(command)
+        lock = self._own(command, now)
         if lock is None:
             raise lease_lost("lock", command.token)
         lock.ttl_ns = command.ttl_ns or lock.ttl_ns
@@ -177,7 +177,7 @@ class Locks:
 
     def release(self, command: ReleaseLock, now: int) -> LockReleased:
         """End a lock with the outcome its holder reports."""
-        lock = self._own(command)
+        lock = self._own(command, now)
         if lock is None:
             return self._release_again(command)
         return LockReleased(engagement=self._end(lock, command.outcome, EndedBy.RELEASE, now))
@@ -250,7 +250,7 @@ class Locks:
         # Ids are printable, so a NUL can't be part of one.
         return f"{item}\0{kind}" if self._is_by_kind else item
 
-    def _own(self, command: RenewLock | ReleaseLock) -> Lock | None:
+    def _own(self, command: RenewLock | ReleaseLock, now: int) -> Lock | None:
         """Return the live lock that the command's sender holds, or None if it has ended."""
         lock = self._ledger.live.get(command.token)
         if not isinstance(lock, Lock):
@@ -258,7 +258,8 @@ class Locks:
             return None
         if lock.worker != command.worker or lock.item != command.item:
             raise not_holder("lock", command.token, command.worker)
-        return lock
+        # One whose end has come but was not ticked yet has ended: order decides, not the length of a tick.
+        return lock if lock.expires_at > now else None
 
     def _release_again(self, command: ReleaseLock) -> LockReleased:
         engagement = self._released.get(command.token)

@@ -116,7 +116,7 @@ class RateLimits:
 
     def claim(self, command: TakePermit, now: int) -> Permit | Refused:
         """Turn a booking whose time has come into a permit."""
-        booking = self._own_booking(command.booking_id, command.worker)
+        booking = self._own_booking(command.booking_id, command.worker, now)
         if booking is None or booking.endpoint != command.endpoint:
             raise FailedPrecondition(
                 "BOOKING_LAPSED",
@@ -135,6 +135,7 @@ class RateLimits:
                 reason=Reason.WINDOW_FULL, subject=limit.name, retry_at=full.at, window_ns=full.window_ns
             )
         self._forget_booking(booking)
+        self._ledger.end_request(booking.worker, booking.request_id, now)
         return self._take(limit, booking.worker, booking.count, command.request_id, now)
 
     def record_usage(self, command: RecordUsage, now: int) -> UsageRecorded:
@@ -149,6 +150,9 @@ class RateLimits:
             return UsageRecorded(permit=None)
         if (permit.worker, permit.endpoint) != (command.worker, command.endpoint):
             raise not_holder("permit", command.id, command.worker)
+        if permit.use_by <= now:
+            # It may have been used at the last moment, where it is charged.
+            return UsageRecorded(permit=None)
         limit.violations += command.status_code == _TOO_MANY_REQUESTS
         refunded = 0 if command.is_sent else permit.count
         limit.windows.settle(permit.worker, permit.count - refunded, refunded, permit.use_by, now)
@@ -188,7 +192,7 @@ class RateLimits:
 
     def cancel(self, command: CancelSchedule, now: int) -> BookingCancelled:
         """Give a booking back."""
-        booking = self._own_booking(command.id, command.worker)
+        booking = self._own_booking(command.id, command.worker, now)
         if booking is not None:
             self.lapse(booking, now)
         return BookingCancelled(booking=booking)
@@ -302,14 +306,14 @@ class RateLimits:
         del self._ledger.live[permit.id]
         self._changed[permit.id] = None
 
-    def _own_booking(self, id: int, worker: str) -> Booking | None:
+    def _own_booking(self, id: int, worker: str, now: int) -> Booking | None:
         booking = self._ledger.live.get(id)
         if not isinstance(booking, Booking):
             self._ledger.ended(id, "booking")
             return None
         if booking.worker != worker:
             raise not_holder("booking", id, worker)
-        return booking
+        return booking if booking.claim_until > now else None
 
     def _forget_booking(self, booking: Booking) -> None:
         del self._ledger.live[booking.id]

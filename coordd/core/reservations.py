@@ -168,7 +168,7 @@ class Reservations:
 
     def renew(self, command: RenewReservation, now: int) -> Renewed:
         """Hold a reservation for its time to live from now."""
-        reservation = self._own(command)
+        reservation = self._own(command, now)
         if reservation is None:
             raise lease_lost("reservation", command.id)
         if reservation.is_refilling:
@@ -185,7 +185,7 @@ class Reservations:
 
     def release(self, command: ReleaseResource, now: int) -> ResourceReleased:
         """Give a reservation back."""
-        reservation = self._own(command)
+        reservation = self._own(command, now)
         if reservation is None:
             return ResourceReleased(reservation=None)
         if command.unused_units > (reservation.units if reservation.is_refilling else 0):
@@ -301,14 +301,14 @@ class Reservations:
             )
         return self._pools[name]
 
-    def _own(self, command: RenewReservation | ReleaseResource) -> Reservation | None:
+    def _own(self, command: RenewReservation | ReleaseResource, now: int) -> Reservation | None:
         reservation = self._ledger.live.get(command.id)
         if not isinstance(reservation, Reservation):
             self._ledger.ended(command.id, "reservation")
             return None
         if reservation.worker != command.worker:
             raise not_holder("reservation", command.id, command.worker)
-        return reservation
+        return reservation if reservation.expires_at > now else None
 
     def _hold(self, reservation: Reservation, key: Hashable) -> None:
         self.count += 1
