@@ -170,7 +170,7 @@ class Engine:
 
     def watch(self) -> Watch:
         """Return a watch over everything that happens while it is entered."""
-        return Watch(self)
+        return Watch(self.watchers)
 
     def status(self) -> EngineStatus:
         """Return how the engine fares."""

@@ -6,15 +6,28 @@ back at once.
 """
 
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from coordd.core.commands import WaitableCommand
 from coordd.core.outcomes import Granted, Place, Queued, Refused, grant_id
 from coordd.core.waiters import ReturnGrant, Waiter
 from coordd.engine.signal import Signal
 
-if TYPE_CHECKING:
-    from coordd.engine.engine import Engine
+
+class Host(Protocol):
+    """What a wait asks of the engine."""
+
+    async def begin_wait(self, wait: "Wait", command: WaitableCommand) -> Granted | Refused | Queued:
+        """Decide a wait's command; if it waits, tell `wait` how it goes on. Raises: CommandError, EngineError."""
+        ...
+
+    def end_wait(self, wait: "Wait") -> None:
+        """Let a wait's waiter go: its stream has ended."""
+        ...
+
+    def decide_unanswered(self, command: ReturnGrant) -> None:
+        """Decide a command whose answer nobody waits for."""
+        ...
 
 
 class Wait:
@@ -26,7 +39,7 @@ class Wait:
 
     __slots__ = (
         "_command",
-        "_engine",
+        "_host",
         "_final",
         "_grant",
         "_is_told",
@@ -37,8 +50,8 @@ class Wait:
         "id",
     )
 
-    def __init__(self, engine: "Engine", command: WaitableCommand) -> None:
-        self._engine = engine
+    def __init__(self, host: Host, command: WaitableCommand) -> None:
+        self._host = host
         self._command = command
         self._signal = Signal()
         self._place: Place | None = None
@@ -57,7 +70,7 @@ class Wait:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._engine.end_wait(self)
+        self._host.end_wait(self)
         if isinstance(self._final, Granted) and not self._is_told:
             self._grant = self._final
             self.undelivered()
@@ -69,7 +82,7 @@ class Wait:
         if self._is_told:
             raise StopAsyncIteration
         if not self.id and self._final is None:
-            outcome = await self._engine.begin_wait(self, self._command)
+            outcome = await self._host.begin_wait(self, self._command)
             if not isinstance(outcome, Queued):
                 self.finish(outcome)
         while self._final is None and self._place is self._told:
@@ -83,7 +96,7 @@ class Wait:
         """
         granted, self._grant = self._grant, None
         if granted is not None and not granted.is_repeat:
-            self._engine.decide_unanswered(ReturnGrant(id=grant_id(granted.grant), waiter=self._waiter))
+            self._host.decide_unanswered(ReturnGrant(id=grant_id(granted.grant), waiter=self._waiter))
 
     # -- the engine's end ------------------------------------------------------------------------------------
 

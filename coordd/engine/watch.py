@@ -6,16 +6,13 @@ waits for it.
 
 from collections import deque
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from msgspec import Struct
 
 from coordd.core.machine import Command
 from coordd.core.outcomes import Notice, Outcome
 from coordd.engine.signal import Signal
-
-if TYPE_CHECKING:
-    from coordd.engine.engine import Engine
 
 # About a second of a busy daemon's events, and 10 MiB at most for each watcher.
 EVENTS_PER_WATCH_MAX: Final = 10_000
@@ -36,23 +33,23 @@ class Event(Struct, frozen=True, kw_only=True):
 class Watch:
     """Every event from now on: `async with engine.watch() as watch: async for event in watch`."""
 
-    __slots__ = ("_engine", "_error", "_events", "_missed", "_signal")
+    __slots__ = ("_error", "_events", "_missed", "_signal", "_watchers")
 
-    def __init__(self, engine: "Engine") -> None:
-        self._engine = engine
+    def __init__(self, watchers: "set[Watch]") -> None:
+        self._watchers = watchers
         self._events: deque[Event] = deque()
         self._missed = 0
         self._signal = Signal()
         self._error: Exception | None = None
 
     async def __aenter__(self) -> "Watch":
-        self._engine.watchers.add(self)
+        self._watchers.add(self)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._engine.watchers.discard(self)
+        self._watchers.discard(self)
 
     def __aiter__(self) -> "Watch":
         return self
