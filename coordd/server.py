@@ -11,7 +11,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any, Final
@@ -30,7 +30,16 @@ from coordd.engine import Engine
 from coordd.store.protocol import StoreError, Unusable
 from coordd.store.sqlite import SqliteStore
 
-__all__ = ["EXIT_ADDRESS", "EXIT_STOPPED", "EXIT_STORE_FAILED", "EXIT_UNUSABLE", "Daemon", "run", "serve"]
+__all__ = [
+    "EXIT_ADDRESS",
+    "EXIT_STOPPED",
+    "EXIT_STORE_FAILED",
+    "EXIT_UNUSABLE",
+    "OPTIONS",
+    "Daemon",
+    "run",
+    "serve",
+]
 
 EXIT_STOPPED: Final = 0
 EXIT_UNUSABLE: Final = 3
@@ -40,22 +49,25 @@ EXIT_ADDRESS: Final = 5
 # After a failed commit every call ends at once; this is for their replies to leave.
 _FAILED_GRACE_S: Final = 1.0
 
-_OPTIONS: Final = (
+# A call that changes something and is forgotten by itself; of a kind that is there unless configured away.
+_EXAMPLE: Final = '{"item": "tweet:1", "worker": "me", "kind": "reply", "ttl": "60s"}'
+
+OPTIONS: Final[Mapping[str, int]] = {
     # Two daemons on one port would share its clients out between them, without a word.
-    ("grpc.so_reuseport", 0),
+    "grpc.so_reuseport": 0,
     # A waiter is a stream, so one process may well have many; but no one peer may have all the daemon's
     # memory.
-    ("grpc.max_concurrent_streams", 10_000),
+    "grpc.max_concurrent_streams": 10_000,
     # Clients ask every 10 s whether we are there, also with no call under way; grpc's default bans them for
     # it.
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
-    ("grpc.http2.max_pings_without_data", 0),
+    "grpc.keepalive_permit_without_calls": 1,
+    "grpc.http2.min_ping_interval_without_data_ms": 10_000,
+    "grpc.http2.min_recv_ping_interval_without_data_ms": 5_000,
+    "grpc.http2.max_pings_without_data": 0,
     # And we ask them, so that the waits of a peer that is gone without a word end within 20 s.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-)
+    "grpc.keepalive_time_ms": 10_000,
+    "grpc.keepalive_timeout_ms": 10_000,
+}
 
 _logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -65,10 +77,14 @@ class AddressUnusable(Exception):
 
 
 class Daemon:
-    """The store, the engine and the gRPC server over them. `start` once, then `stop` once."""
+    """The store, the engine and the gRPC server over them. `start` once, then `stop` once.
 
-    def __init__(self, settings: Settings) -> None:
+    Args: options: gRPC channel arguments instead of, or besides, OPTIONS.
+    """
+
+    def __init__(self, settings: Settings, *, options: Mapping[str, int] | None = None) -> None:
         self._settings = settings
+        self._options = {**OPTIONS, **(options or {})}
         self.engine = Engine(
             settings.rules(),
             SqliteStore(settings.store.path),
@@ -89,7 +105,7 @@ class Daemon:
         )
         server = grpc.aio.server(
             handlers=[self._calls.generic_handler(add, servicer(backend)) for servicer, add in rpc.SERVICERS],
-            options=(*_OPTIONS, ("grpc.max_receive_message_length", largest)),
+            options=(*self._options.items(), ("grpc.max_receive_message_length", largest)),
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*rpc.SERVICES, HEALTH, reflection.SERVICE_NAME), server)
@@ -202,7 +218,7 @@ async def _failure(daemon: Daemon) -> None:
 def _announce(address: str, settings: Settings) -> None:
     sys.stdout.write(
         f"coordd serving on {address} (data: {settings.store.path})\n"
-        f"try: grpcurl -plaintext {address} coordd.v1.AdminService/GetStatus\n"
+        f"try: grpcurl -plaintext -d '{_EXAMPLE}' {address} coordd.v1.EngagementService/RequestLock\n"
     )
     sys.stdout.flush()
 

@@ -1,6 +1,6 @@
 """The one writer: takes commands, asks the machine, commits in groups, then answers.
 
-Owns: the clock, the machine, the open batch, who is to be told what once it is committed, and the timer for
+Owns: the clock, the machine, who is to be told what once it is committed, and the timer for
 what falls due. A request's way: `submit` stamps `now` and asks the machine, at once and alone, since nothing
 here yields in between; what changed joins the open batch; while one batch commits the next one fills; when
 its batch is durable, the request is answered and waiters are told. An answer that changed nothing waits too
@@ -23,11 +23,10 @@ from coordd.core.commands import (
     TakePermit,
     WaitableCommand,
 )
-from coordd.core.limits import COMMANDS_PER_BATCH_MAX, SECOND
+from coordd.core.limits import SECOND
 from coordd.core.machine import Command, Machine
 from coordd.core.outcomes import (
     Granted,
-    Notice,
     Outcome,
     Queued,
     Reason,
@@ -36,10 +35,10 @@ from coordd.core.outcomes import (
     WaitRefused,
     grant_id,
 )
-from coordd.core.records import Batch
 from coordd.core.rules import Rules
 from coordd.core.waiters import ReturnGrant
 from coordd.engine.clock import Clock
+from coordd.engine.commits import Commits
 from coordd.engine.errors import Draining, StoreFailed
 from coordd.engine.wait import Wait
 from coordd.engine.watch import Event, Watch
@@ -52,7 +51,6 @@ _GRANTING: Final = (RequestLock, ReserveResource, TakePermit, ScheduleRequest)
 # that telling places costs a few per cent of a core at most, however many wait.
 _PLACES_INTERVAL_S: Final = 0.25
 _PLACES_PER_INTERVAL: Final = 500
-_PRUNE_INTERVAL_NS: Final = 60 * SECOND
 
 
 class EngineStatus(Struct, frozen=True, kw_only=True):
@@ -77,19 +75,18 @@ class Engine:
         self.watchers: set[Watch] = set()
         self._machine = Machine(rules)
         self._clock = clock or Clock()
-        self._history_retention_ns = history_retention_ns
-        self._started_at = self._pruned_at = self._sequence = 0
-        self._commits = self._commands = self._commit_ns = 0
-        # Of the open batch: commands in it, who waits for its commit, and what is to be told after it.
-        self._in_batch = 0
-        self._open: list[asyncio.Future[None]] = []
-        self._events: list[tuple[int, Command | None, Outcome | Notice]] = []
-        # Who waits for the commit under way; None: there is none.
-        self._committing: list[asyncio.Future[None]] | None = None
-        self._has_work = asyncio.Event()
-        self._has_room = asyncio.Event()
-        self._error: CommitFailed | None = None
-        self._has_failed = asyncio.Event()
+        self._commits = Commits(
+            self._machine,
+            store,
+            self._clock,
+            history_retention_ns=history_retention_ns,
+            tell=self._tell,
+            on_failure=self._on_failure,
+        )
+        self._started_at = 0
+        self._commands = 0
+        # Steps of the machine: whatever is shown of it can't have changed while this has not.
+        self._steps = 0
         self._is_stopping = False
         self._tasks: list[asyncio.Task[None]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -100,13 +97,12 @@ class Engine:
     async def start(self) -> None:
         """Open the store and take everything in. Raises: Unusable."""
         opened = await self.store.open(self._machine.history_ns)
-        self._has_room.set()
-        self._sequence = opened.sequence
-        self._started_at = self._pruned_at = self._clock.start(opened.instant)
+        self._started_at = self._clock.start(opened.instant)
+        self._commits.start(opened.sequence, self._started_at)
         self._machine.recover(opened.tables, opened.last_id, self._started_at)
         self._after_step(self._started_at)
         self._tasks = [
-            asyncio.create_task(self._commit_forever()),
+            asyncio.create_task(self._commits.run()),
             asyncio.create_task(self._tell_places_forever()),
         ]
 
@@ -115,7 +111,7 @@ class Engine:
         self._is_stopping = True
         if self._timer is not None:
             self._timer.cancel()
-        self._has_work.set()
+        self._commits.stop()
         if self._tasks:
             committer, teller = self._tasks
             await committer
@@ -125,8 +121,7 @@ class Engine:
 
     async def failure(self) -> CommitFailed:
         """Wait until a commit fails, and return why."""
-        await self._has_failed.wait()
-        return self._error or CommitFailed("unknown")
+        return await self._commits.failure()
 
     def drain(self, reason: str) -> None:
         """Grant nothing new and end every wait; renewals, releases and reports go on."""
@@ -149,20 +144,20 @@ class Engine:
         try:
             return self._decide(command)
         finally:
-            await self._durable()
+            await self._commits.durable()
 
     async def read(self, view: Callable[[Machine, int], View]) -> View:
         """Answer from the machine and the instant, once all that it shows is durable.
 
         Raises: as `view`, EngineError.
         """
-        self._check_store()
+        self._commits.check()
         now = self._clock.now()
         self._tick(now)
         try:
             return view(self._machine, now)
         finally:
-            await self._durable()
+            await self._commits.durable()
 
     def wait(self, command: WaitableCommand) -> Wait:
         """Return a wait for a command with `wait_ns` above 0."""
@@ -176,9 +171,9 @@ class Engine:
         """Return how the engine fares."""
         return EngineStatus(
             uptime_ns=self._clock.now() - self._started_at,
-            commits=self._commits,
+            commits=self._commits.count,
             commands=self._commands,
-            commit_ns_mean=self._commit_ns // self._commits if self._commits else None,
+            commit_ns_mean=self._commits.total_ns // self._commits.count if self._commits.count else None,
         )
 
     # -- the waits' end --------------------------------------------------------------------------------------
@@ -194,7 +189,7 @@ class Engine:
             if isinstance(outcome, Queued):
                 self._enter(wait, outcome.id)
         finally:
-            await self._durable()
+            await self._commits.durable()
         return cast("Granted | Refused | Queued", outcome)
 
     def end_wait(self, wait: Wait) -> None:
@@ -205,21 +200,14 @@ class Engine:
 
     def decide_unanswered(self, command: LeaveWait | ReturnGrant) -> None:
         """Decide a command whose answer nobody waits for."""
-        if self._error is None:
+        if self._commits.error is None:
             self._decide(command)
 
     # --------------------------------------------------------------------------------------------------------
 
-    def _check_store(self) -> None:
-        if self._error is not None:
-            raise StoreFailed("the store has failed; the daemon is stopping")
-
     async def _admit(self, command: Command) -> None:
         """Wait for room in the open batch. Raises: EngineError."""
-        while self._in_batch >= COMMANDS_PER_BATCH_MAX and self._error is None:
-            self._has_room.clear()
-            await self._has_room.wait()
-        self._check_store()
+        await self._commits.admit()
         if (self.is_draining or self._is_stopping) and isinstance(command, _GRANTING):
             raise Draining("the daemon is draining")
 
@@ -227,10 +215,10 @@ class Engine:
         now = self._clock.now()
         self._tick(now)
         self._commands += 1
-        self._in_batch += 1
+        self._commits.count_command()
         outcome = self._machine.apply(command, now)
         if self.watchers:
-            self._events.append((now, command, outcome))
+            self._commits.note(Event(at=now, command=command, outcome=outcome))
         self._after_step(now)
         return outcome
 
@@ -242,9 +230,10 @@ class Engine:
 
     def _after_step(self, now: int) -> None:
         """Queue what is to be told, see that it is committed, and set the timer for what falls due next."""
-        self._events.extend((now, None, notice) for notice in self._machine.take_notices())
-        if self._events or self._machine.has_changes:
-            self._has_work.set()
+        self._steps += 1
+        for notice in self._machine.take_notices():
+            self._commits.note(Event(at=now, command=None, outcome=notice))
+        self._commits.wake()
         at = self._machine.next_deadline()
         if at is not None and (self._timer is None or at < self._timer_at):
             self._set_timer(at, now)
@@ -257,101 +246,18 @@ class Engine:
 
     def _on_timer(self) -> None:
         self._timer = None
-        if self._error is None:
+        if self._commits.error is None:
             now = self._clock.now()
             self._machine.tick(now)
             self._after_step(now)
 
-    async def _durable(self) -> None:
-        """Wait until all that has been decided so far is durable. Raises: StoreFailed."""
-        if self._machine.has_changes:
-            waiting = self._open
-        elif self._committing is not None:
-            waiting = self._committing
-        else:
-            return
-        # One future for each answer: cancelling one request must not cancel what others wait for.
-        committed = asyncio.get_running_loop().create_future()
-        waiting.append(committed)
-        await committed
-
-    # -- commits ---------------------------------------------------------------------------------------------
-
-    async def _commit_forever(self) -> None:
-        while self._error is None:
-            await self._has_work.wait()
-            self._has_work.clear()
-            try:
-                await self._commit_open()
-            except Exception as error:  # noqa: BLE001 - a bug here must stop the daemon, not leave every caller waiting
-                self._fail(CommitFailed(repr(error)), self._committing or [])
-            if self._is_stopping and not self._machine.has_changes:
-                return
-
-    async def _commit_open(self) -> None:
-        """Commit the open batch, then answer those who wait for it and tell what has happened."""
-        events, self._events = self._events, []
-        waiting, self._open = self._open, []
-        self._in_batch = 0
-        self._has_room.set()
-        if self._machine.has_changes:
-            self._committing = waiting
-            try:
-                await self._commit(self._close_batch())
-            except CommitFailed as error:
-                self._fail(error, waiting)
-                return
-            self._committing = None
-        for committed in waiting:
-            if not committed.done():
-                committed.set_result(None)
-        for at, command, outcome in events:
-            self._tell(at, command, outcome)
-
-    def _close_batch(self) -> Batch:
-        puts, deletes = self._machine.take_changes()
-        self._sequence += 1
-        now = self._clock.now()
-        return Batch(
-            sequence=self._sequence,
-            instant=now,
-            last_id=self._machine.last_id,
-            puts=puts,
-            deletes=deletes,
-            prune_before=self._prune_before(now),
-        )
-
-    def _prune_before(self, now: int) -> int:
-        if not self._history_retention_ns or now - self._pruned_at < _PRUNE_INTERVAL_NS:
-            return 0
-        self._pruned_at = now
-        return now - self._history_retention_ns
-
-    async def _commit(self, batch: Batch) -> None:
-        began = self._clock.now()
-        await self.store.commit(batch)
-        self._commits += 1
-        self._commit_ns += self._clock.now() - began
-
-    def _fail(self, error: CommitFailed, waiting: list[asyncio.Future[None]]) -> None:
-        self._error = error
-        self._has_failed.set()
-        failed = StoreFailed(str(error))
-        for committed in waiting + self._open:
-            if not committed.done():
-                committed.set_exception(failed)
-        self._has_room.set()
-        self._fail_waits(failed)
-        for watch in self.watchers:
-            watch.fail(failed)
-
     # -- telling ---------------------------------------------------------------------------------------------
 
-    def _tell(self, at: int, command: Command | None, outcome: Outcome | Notice) -> None:
-        if isinstance(outcome, WaitGranted | WaitRefused):
-            self._tell_waiter(outcome)
+    def _tell(self, event: Event) -> None:
+        if isinstance(event.outcome, WaitGranted | WaitRefused):
+            self._tell_waiter(event.outcome)
         for watch in self.watchers:
-            watch.put(Event(at=at, command=command, outcome=outcome))
+            watch.put(event)
 
     def _tell_waiter(self, notice: WaitGranted | WaitRefused) -> None:
         wait = self.waits.pop(notice.waiter.id, None)
@@ -380,6 +286,11 @@ class Engine:
         if place is not None:
             wait.show(place)
 
+    def _on_failure(self, error: StoreFailed) -> None:
+        self._fail_waits(error)
+        for watch in self.watchers:
+            watch.fail(error)
+
     def _fail_waits(self, error: Exception) -> None:
         for wait in list(self.waits.values()):
             wait.finish(error)
@@ -388,9 +299,9 @@ class Engine:
         told_at = -1
         while True:
             await asyncio.sleep(_PLACES_INTERVAL_S)
-            if self._commands == told_at or self._error is not None:
+            if self._steps == told_at:
                 continue
-            told_at = self._commands
+            told_at = self._steps
             for waiter_id in list(self.waits)[:_PLACES_PER_INTERVAL]:
                 # Those told go to the end of the row.
                 wait = self.waits[waiter_id] = self.waits.pop(waiter_id)

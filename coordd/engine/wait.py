@@ -18,7 +18,10 @@ class Host(Protocol):
     """What a wait asks of the engine."""
 
     async def begin_wait(self, wait: "Wait", command: WaitableCommand) -> Granted | Refused | Queued:
-        """Decide a wait's command; if it waits, tell `wait` how it goes on. Raises: CommandError, EngineError."""
+        """Decide a wait's command; if it waits, tell `wait` how it goes on.
+
+        Raises: CommandError, EngineError.
+        """
         ...
 
     def end_wait(self, wait: "Wait") -> None:
@@ -39,9 +42,9 @@ class Wait:
 
     __slots__ = (
         "_command",
-        "_host",
         "_final",
         "_grant",
+        "_host",
         "_is_told",
         "_place",
         "_signal",
