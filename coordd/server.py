@@ -49,6 +49,9 @@ EXIT_ADDRESS: Final = 5
 # After a failed commit every call ends at once; this is for their replies to leave.
 _FAILED_GRACE_S: Final = 1.0
 
+# For calls that have just begun or are just sending their last.
+_LAST_GRACE_S: Final = 0.1
+
 # A call that changes something and is forgotten by itself; of a kind that is there unless configured away.
 _EXAMPLE: Final = '{"item": "tweet:1", "worker": "me", "kind": "reply", "ttl": "60s"}'
 
@@ -132,11 +135,10 @@ class Daemon:
         """
         await self._health.enter_graceful_shutdown()
         self.engine.drain("the daemon is shutting down")
-        stopping = asyncio.create_task(self._server.stop(grace_s))
-        # Those who watch events, health or reflection never end by themselves, and no one else is waited for.
-        await _first(self._calls.idle(), asyncio.shield(stopping), (hurry or asyncio.Event()).wait())
-        await self._server.stop(None)
-        await stopping
+        # Not left to grpc's own grace: that waits for those who watch events or health, too, and they never
+        # end by themselves. And to call its `stop` again while it waits crashes the process.
+        await _first(self._calls.idle(), asyncio.sleep(grace_s), (hurry or asyncio.Event()).wait())
+        await self._server.stop(min(grace_s, _LAST_GRACE_S))
         await self.engine.stop()
 
 

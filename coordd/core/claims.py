@@ -66,7 +66,7 @@ class Component(Protocol, Generic[CommandT_contra]):
         """Return how much of its queue's resource the command wants."""
         ...
 
-    def estimate(self, command: CommandT_contra, rank: Rank, now: int) -> int | None:
+    def estimate(self, command: CommandT_contra, rank: Rank, blocked: Blocked, now: int) -> int | None:
         """Return how long (ns) a waiter of this rank will wait, or None if nothing was observed yet."""
         ...
 

@@ -138,7 +138,7 @@ class Locks:
         """See `Component.units`."""
         return 1
 
-    def estimate(self, command: RequestLock, rank: Rank, now: int) -> int | None:
+    def estimate(self, command: RequestLock, rank: Rank, blocked: Blocked, now: int) -> int | None:
         """See `Component.estimate`.
 
         What is left of the holder's usual time, and as much again for each one ahead.

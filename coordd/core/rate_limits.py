@@ -98,11 +98,9 @@ class RateLimits:
         """See `Component.units`."""
         return command.count
 
-    def estimate(self, command: TakePermit, rank: Rank, now: int) -> int | None:
+    def estimate(self, command: TakePermit, rank: Rank, blocked: Blocked, now: int) -> int | None:
         """See `Component.estimate`: exact for the first in the queue, if nothing comes back early."""
-        limit = self.limit(command.endpoint)
-        wanted = self._queues.units_ahead(limit.key, rank) + command.count
-        return limit.windows.earliest(wanted, now, limit.rule.use_within_ns, now).at - now
+        return max(0, blocked.retry_at - now)
 
     def is_for(self, command: TakePermit, grant: object) -> bool:
         """See `Component.is_for`."""

@@ -136,12 +136,11 @@ class Reservations:
         """See `Component.units`."""
         return self.wanted(command).units
 
-    def estimate(self, command: ReserveResource, rank: Rank, now: int) -> int | None:
+    def estimate(self, command: ReserveResource, rank: Rank, blocked: Blocked, now: int) -> int | None:
         """See `Component.estimate`: the longer of the wait for the resource and that for the units."""
         key, pool, units = self.wanted(command)
         if pool is not None and pool.windows is not None:
-            wanted = self._queues.units_ahead(pool.key, rank) + units
-            return pool.windows.earliest(wanted, now, pool.windows.use_within_ns, now).at - now
+            return max(0, blocked.retry_at - now)
         seen = self._ledger.hold_times.get(f"reservation/{command.type}")
         if seen is None:
             return None
@@ -261,7 +260,7 @@ class Reservations:
         return AvailabilityView(
             blocked_by=blocked.refused(position) if blocked is not None else None,
             position=position,
-            wait_ns=self.estimate(command, rank, now) if blocked is not None else 0,
+            wait_ns=self.estimate(command, rank, blocked, now) if blocked is not None else 0,
             free_units=view.free if view is not None else 0,
             capacity=view.capacity if view is not None else 0,
         )

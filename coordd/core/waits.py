@@ -162,7 +162,7 @@ class Waits:
         blocked = self._blocked(waiter, now)
         return Place(
             position=self._queues.position(waiter.key, waiter.rank),
-            wait_ns=component.estimate(waiter.command, waiter.rank, now),
+            wait_ns=component.estimate(waiter.command, waiter.rank, blocked, now),
             blocked_by=blocked.refused(0),
             times_out_at=waiter.times_out_at,
         )

@@ -9,8 +9,10 @@ Must not know: who waits, what is persisted when, what an endpoint is.
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from heapq import merge
 
 from msgspec import Struct
+from sortedcontainers import SortedDict
 
 from coordd.core.limits import BUCKETS_PER_WINDOW
 from coordd.core.records import Booking, Cell
@@ -33,7 +35,6 @@ class Window:
         "_cells",
         "_changed",
         "_name",
-        "_oldest",
         "length_ns",
         "limit",
         "rolls_at",
@@ -51,8 +52,8 @@ class Window:
         self._name = name
         self._changed = changed
         self._cells: dict[tuple[int, str], Cell] = {}
-        self._buckets: dict[int, list[Cell]] = {}
-        self._oldest = _FOREVER
+        # In order, so that the oldest is at hand to drop, and the future to walk.
+        self._buckets: SortedDict[int, list[Cell]] = SortedDict()
 
     def charge(self, worker: str, count: int, at: int) -> None:
         """Count `count` for `worker` at the instant `at`."""
@@ -73,14 +74,12 @@ class Window:
             self._changed[cell] = None
 
     def roll(self, now: int) -> None:
-        """Drop what has left the window at `now`. Cost: O(1) mostly, O(buckets) once a bucket."""
+        """Drop what has left the window at `now`. Cost: O(1) a bucket that leaves."""
         bucket = now // self.width_ns
         self.rolls_at = (bucket + 1) * self.width_ns
         oldest = bucket - BUCKETS_PER_WINDOW
-        if self._oldest < oldest:
-            for gone in sorted(bucket for bucket in self._buckets if bucket < oldest):
-                self._drop(gone)
-            self._oldest = min(self._buckets, default=_FOREVER)
+        while self._buckets and self._buckets.peekitem(0)[0] < oldest:
+            self._drop(*self._buckets.popitem(0))
 
     def load(self, bucket: int, worker: str, count: int) -> None:
         """Take a cell in as it was stored."""
@@ -114,33 +113,40 @@ class Window:
         the future finds it: where a level leaves no room, nothing that begins before that level's end will
         do.
         Args: count: 1..limit. hold_ns: from taking to latest use. now: at which the window was rolled.
-        Cost: O(buckets + bookings).
+        Cost: O(buckets until then), with bookings O(buckets + bookings).
         """
         at = start
         for begins, ends, level in self._levels(now, bookings):
-            if begins >= self._left_at((at + hold_ns) // self.width_ns):
+            is_room = level + count <= self.limit
+            # Without bookings levels only fall: where there is room once, there is room from then on.
+            if (is_room and not bookings) or begins >= self._left_at((at + hold_ns) // self.width_ns):
                 break
-            if ends > at and level + count > self.limit:
+            if not is_room and ends > at:
                 at = ends
         return at
 
     def _levels(self, now: int, bookings: Collection[Booking]) -> Iterator[tuple[int, int, int]]:
         """Yield (begin, end, charges) for each stretch of the future, as things stand now."""
-        steps = [
-            (self._left_at(bucket), -sum(cell.count for cell in cells))
-            for bucket, cells in self._buckets.items()
-        ]
-        for booking in bookings:
-            steps.append((booking.execute_at // self.width_ns * self.width_ns, booking.count))
-            steps.append((self._left_at(booking.use_by // self.width_ns), -booking.count))
-        steps.sort()
         level, begins = self.used, now
-        for at, change in steps:
+        for at, change in merge(self._leavings(), self._bookings(bookings)):
             if at > begins:
                 yield begins, at, level
                 begins = at
             level += change
         yield begins, _FOREVER, level
+
+    def _leavings(self) -> Iterator[tuple[int, int]]:
+        """Yield (instant, change) for each bucket that leaves, soonest first."""
+        for bucket, cells in self._buckets.items():
+            yield self._left_at(bucket), -sum(cell.count for cell in cells)
+
+    def _bookings(self, bookings: Collection[Booking]) -> list[tuple[int, int]]:
+        """Return (instant, change) for each booking's begin and end, soonest first."""
+        begins = [
+            (booking.execute_at // self.width_ns * self.width_ns, booking.count) for booking in bookings
+        ]
+        ends = [(self._left_at(booking.use_by // self.width_ns), -booking.count) for booking in bookings]
+        return sorted(begins + ends)
 
     def _left_at(self, bucket: int) -> int:
         return (bucket + 1 + BUCKETS_PER_WINDOW) * self.width_ns
@@ -148,11 +154,10 @@ class Window:
     def _open(self, bucket: int, worker: str) -> Cell:
         cell = self._cells[(bucket, worker)] = Cell(self._name, self.length_ns, bucket, worker)
         self._buckets.setdefault(bucket, []).append(cell)
-        self._oldest = min(self._oldest, bucket)
         return cell
 
-    def _drop(self, bucket: int) -> None:
-        for cell in self._buckets.pop(bucket):
+    def _drop(self, bucket: int, cells: list[Cell]) -> None:
+        for cell in cells:
             del self._cells[(bucket, cell.worker)]
             self.used -= cell.count
             cell.count = 0

@@ -92,7 +92,7 @@ class Commits:
         self._events.append(event)
 
     def wake(self) -> None:
-        """Begin the next commit as soon as there is none under way, if there is anything to commit or tell."""
+        """Begin the next commit when none is under way, if there is anything to commit or tell."""
         if self._events or self._machine.has_changes:
             self._has_work.set()
 

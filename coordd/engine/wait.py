@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Protocol
 
 from coordd.core.commands import WaitableCommand
-from coordd.core.outcomes import Granted, Place, Queued, Refused, grant_id
+from coordd.core.outcomes import Granted, Place, Queued, Reason, Refused, grant_id
 from coordd.core.waiters import ReturnGrant, Waiter
 from coordd.engine.signal import Signal
 
@@ -105,8 +105,7 @@ class Wait:
 
     def show(self, place: Place) -> None:
         """Show where the waiter stands, if that has changed."""
-        shown = self._place
-        if shown is None or (shown.position, shown.blocked_by) != (place.position, place.blocked_by):
+        if self._place is None or _news(self._place) != _news(place):
             self._place = place
             self._signal.set()
 
@@ -129,3 +128,9 @@ class Wait:
         if isinstance(self._final, Refused):
             return self._final
         raise self._final or StopAsyncIteration
+
+
+def _news(place: Place) -> tuple[int, Reason, str, str]:
+    """Return what of a place is worth a message when it changes: estimates shift with every breath."""
+    blocked_by = place.blocked_by
+    return (place.position, blocked_by.reason, blocked_by.subject, blocked_by.holder)

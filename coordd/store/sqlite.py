@@ -28,8 +28,9 @@ APPLICATION_ID: Final = 0x636F7264
 _MAGIC: Final = b"SQLite format 3\x00"
 # An operator's shell may hold the write lock for a moment; one that holds it longer fails the commit.
 _BUSY_S: Final = 5.0
-# More than a batch can add, so pruning catches up; few enough to add a few ms at most.
-_PRUNED_PER_BATCH_MAX: Final = 1_000
+# Pruning takes this many of the oldest engagements with each batch, or twice as many as the batch adds: so it
+# always catches up, and costs a batch about what its own rows do (25 us a row, for the index by item).
+_PRUNED_PER_BATCH_MIN: Final = 64
 _SQL: Final = resources.files("coordd.store") / "sql"
 _LIVE_TABLES: Final = tuple(table for table in Table if table is not Table.ENGAGEMENTS)
 
@@ -43,6 +44,11 @@ class _Connection(aiosqlite.Connection):
     Why: each of aiosqlite's own methods is a hop to the thread and back, and a batch is some twenty of them.
     `_execute` queues any callable, and is for subclasses; the public ways to run code there are callbacks.
     """
+
+    def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
+        super().__init__(connector, iter_chunk_size=64)
+        # A process that ends without `close`, on an error, must end; what is committed is on disk already.
+        self._thread.daemon = True
 
     async def run(self, function: Callable[[sqlite3.Connection], _Result]) -> _Result:
         """Call `function` with the connection, on its thread, after all that was queued before."""
@@ -67,6 +73,7 @@ class SqliteStore:
         self._count_engagements = _sql("count_engagements.sql")
         self._locks_page = _sql("locks_page.sql")
         self._reservations_page = _sql("reservations_page.sql")
+        self._prune_before = 0
         self._failure = ""
 
     # ------------------------------------------------------------------ opening and closing
@@ -147,11 +154,18 @@ class SqliteStore:
             raise
 
     def _finish(self, connection: sqlite3.Connection, batch: Batch) -> None:
-        if batch.prune_before:
-            connection.execute(self._prune, {"before": batch.prune_before, "count": _PRUNED_PER_BATCH_MAX})
+        if self._prune_before or batch.prune_before:
+            self._prune_some(connection, batch)
         marks = {"sequence": batch.sequence, "instant": batch.instant, "last_id": batch.last_id}
         if connection.execute(self._mark, marks).rowcount != 1:
             raise sqlite3.IntegrityError("it does not follow the last batch in the file")
+
+    def _prune_some(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        before = max(self._prune_before, batch.prune_before)
+        count = max(_PRUNED_PER_BATCH_MIN, 2 * len(batch.puts.get(Table.ENGAGEMENTS, ())))
+        pruned = connection.execute(self._prune, {"before": before, "count": count}).rowcount
+        # The batches to come go on with it, until one finds nothing left.
+        self._prune_before = before if pruned == count else 0
 
     # ------------------------------------------------------------------ reading
 
@@ -260,7 +274,7 @@ async def _connect(path: Path, mode: str) -> _Connection:
         uri = f"{path.as_uri()}?mode={mode}"
         return sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None)
 
-    connection = _Connection(connect, iter_chunk_size=64)
+    connection = _Connection(connect)
     # Its own __await__ returns itself, typed as its base class.
     _ = await connection
     return connection
@@ -307,5 +321,7 @@ def _record(type: type[_Record], row: Row) -> _Record:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     name = getattr(error, "sqlite_errorname", "")
     return f"{error} ({name})" if name else str(error)
