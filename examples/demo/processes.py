@@ -18,8 +18,8 @@ _START_S_MAX: Final = 30.0
 _STOP_S_MAX: Final = 5.0
 
 
-class StartFailed(Exception):
-    """A process ended, or said nothing, before it said that it was ready."""
+class DemoFailed(Exception):
+    """The demo could not be carried through, as when one of its processes ended badly."""
 
 
 class Child:
@@ -53,7 +53,7 @@ class Child:
     async def line_with(self, words: str) -> str:
         """Return the next line on stdout that contains `words`.
 
-        Raises: StartFailed if stdout ends, or nothing comes for 30 s.
+        Raises: DemoFailed if stdout ends, or nothing comes for 30 s.
         """
         try:
             async with asyncio.timeout(_START_S_MAX):
@@ -62,7 +62,7 @@ class Child:
                         return line
         except TimeoutError:
             pass
-        raise StartFailed(f"{self.name} did not say {words!r}\n{self.last_words()}")
+        raise DemoFailed(f"{self.name} did not say {words!r}\n{self.last_words()}")
 
     def tell(self, line: str) -> None:
         """Write one line to its stdin."""

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Final
 
 import httpx
-from coordd_client import Client
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from coordd_client import Client
 from examples.demo import audit
 from examples.demo.journal import Entry, read_journal
-from examples.demo.processes import Child, Processes, StartFailed, processes
+from examples.demo.processes import Child, DemoFailed, Processes, processes
 from examples.demo.report import Evidence, report, show_report
 from examples.demo.settings import daemon_config
 from examples.demo.tweets import Tweet, load_tweets
@@ -33,6 +33,8 @@ _POLL_S: Final = 0.1
 # How far the replay is, as a share of the tweets, when a worker and when the daemon is killed.
 _WORKER_DIES_AT: Final = 0.3
 _DAEMON_DIES_AT: Final = 0.6
+# Twice of what it should take; then something hangs.
+_REPLAY_S_MAX: Final = 180.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +133,10 @@ class Fleet:
         await self._workers.pop(name).kill()
 
     async def finish(self) -> None:
-        """Wait until all workers have ended. Raises: StartFailed if one did not end well."""
+        """Wait until all workers have ended. Raises: DemoFailed if one did not end well."""
         for name, child in self._workers.items():
             if await child.wait():
-                raise StartFailed(f"{name} ended badly\n{child.last_words()}")
+                raise DemoFailed(f"{name} ended badly\n{child.last_words()}")
 
     def journal(self) -> list[Entry]:
         """Return what all journals say, those of the dead included."""
@@ -186,7 +188,7 @@ async def _crashes(
     await _until_accepted(upstream, round(tweets * _WORKER_DIES_AT), show)
     # The worst moment: upstream has accepted the reply, and the worker doesn't know yet.
     if not await upstream.withhold("w1"):
-        raise StartFailed("w1 answered nothing for 30 s")
+        raise DemoFailed("w1 answered nothing for 30 s")
     await fleet.kill("w1")
     show.say(
         "w1: SIGKILL after upstream accepted its reply, before it knew; w1b, with no memory, replaces it"
@@ -248,16 +250,25 @@ async def _history(address: str, leftover: Sequence[Tweet]) -> audit.History:
 
 async def _demo(options: Options) -> int:
     began_s = time.monotonic()
+    _cancel_on_sigterm()
     directory = Path(tempfile.mkdtemp(prefix="coordd-demo-"))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
         with Progress(*columns, console=Console(stderr=True)) as progress:
-            evidence = await replay(options, directory, progress)
+            async with asyncio.timeout(_REPLAY_S_MAX):
+                evidence = await replay(options, directory, progress)
         result = report(evidence, workers=options.workers, seconds=time.monotonic() - began_s)
         show_report(result)
     finally:
         _clear(directory, options.keep)
     return 1 if result.problems else 0
+
+
+def _cancel_on_sigterm() -> None:
+    # As Ctrl-C does: the children are ended, the directory is removed.
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 def _clear(directory: Path, keep: Path | None) -> None:
@@ -286,13 +297,14 @@ def _options() -> Options:
 
 def main() -> int:
     """Run the demo; return its exit code."""
-    # SIGTERM is to do what Ctrl-C does: the children are ended, the directory is removed.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         return asyncio.run(_demo(_options()))
-    except StartFailed as failure:
+    except TimeoutError:
+        print(f"demo: not finished after {_REPLAY_S_MAX:.0f} s", file=sys.stderr)
+        return 1
+    except DemoFailed as failure:
         print(f"demo: {failure}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         print("demo: stopped; all its processes are ended", file=sys.stderr)
         return 130

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 import httpx
-from coordd_client import Client, CoorddError, RefusalReason, Refused
 
+from coordd_client import Client, CoorddError, RefusalReason, Refused
 from examples.demo.journal import Event, Journal
 from examples.demo.settings import ENDPOINT, KIND, POST_PATH
 from examples.demo.tweets import Tweet, load_tweets

@@ -251,7 +251,7 @@ class Client:
         booking_id: int | None = None,
         on_queued: OnQueued | None = None,
     ) -> HeldPermit:
-        """Returns a block that may call `endpoint`. See coordd_client.Client.permit; no booking is waited for."""
+        """Returns a block that may call `endpoint`. See coordd_client.Client.permit; bookings do not wait."""
         terms = permit_calls.terms(
             self.worker, endpoint, permits=permits, priority=priority, booking_id=booking_id
         )

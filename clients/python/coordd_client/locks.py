@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from coordd.v1 import engagement_pb2 as pb
 from coordd_client.messages import (
     Call,
     Method,
@@ -27,8 +28,6 @@ from coordd_client.values import (
     Outcome,
     Priority,
 )
-
-from coordd.v1 import engagement_pb2 as pb
 
 _SERVICE = "/coordd.v1.EngagementService/"
 

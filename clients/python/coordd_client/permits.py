@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from coordd.v1 import rate_limit_pb2 as pb
 from coordd_client.messages import (
     Call,
     Method,
@@ -29,8 +30,6 @@ from coordd_client.values import (
     WindowAllocation,
     WorkerAllocation,
 )
-
-from coordd.v1 import rate_limit_pb2 as pb
 
 _SERVICE = "/coordd.v1.RateLimitService/"
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from coordd.v1 import reservation_pb2 as pb
 from coordd_client.messages import (
     Call,
     Method,
@@ -19,8 +20,6 @@ from coordd_client.messages import (
     seconds,
 )
 from coordd_client.values import Availability, Priority, Reservation
-
-from coordd.v1 import reservation_pb2 as pb
 
 _SERVICE = "/coordd.v1.ReservationService/"
 

@@ -61,8 +61,10 @@ class Session:
             if terms.wait is None:
                 return await self._ask_when_due(terms.once, wait_s)
             return await self._wait(terms.wait, wait_s, on_queued)
-        except (asyncio.CancelledError, DeadlineExceeded):
-            _ = self.spawn(self._forgo(terms, is_wait=bool(wait_s)))
+        except BaseException as error:
+            is_answered = isinstance(error, CoorddError) and not isinstance(error, DeadlineExceeded)
+            if not is_answered:
+                _ = self.spawn(self._forgo(terms, is_wait=bool(wait_s)))
             raise
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

@@ -50,3 +50,26 @@ def test_a_wrong_variable() -> None:
 
 def test_a_wrong_command_line() -> None:
     assert run("serve", "--nope").returncode == 2
+
+
+def test_a_data_file_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "x.db").write_text("not a database")
+    done = run("serve", COORDD_ADDRESS="127.0.0.1:0", COORDD_DATA_PATH=str(tmp_path / "x.db"))
+    assert (done.returncode, done.stdout) == (3, "")
+    assert f"{tmp_path / 'x.db'}: is not an SQLite database" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_second_daemon_on_a_file_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    environment = {"COORDD_ADDRESS": "127.0.0.1:0", "COORDD_DATA_PATH": str(tmp_path / "x.db")}
+    with subprocess.Popen(
+        [COORDD, "serve"], stdout=subprocess.PIPE, text=True, env=os.environ | environment
+    ) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline().startswith("coordd serving on 127.0.0.1:")
+        second = run("serve", **environment)
+        assert second.returncode == 3
+        assert f"is in use by process {first.pid}" in second.stderr
+        first.terminate()
+        first.stdout.read()
+    assert first.returncode == 0

@@ -1,8 +1,8 @@
 """The daemon's servicers under grpcio-testing's server: no network, no port, real engine and store.
 
-grpcio-testing knows blocking servicers only: it calls a method in a thread of its own and takes what it returns or
-yields. `Blocking` stands between: it runs the coroutines that the daemon registers, wrapped as the daemon wraps them, on
-an event loop in another thread, and hands their messages and statuses back.
+grpcio-testing knows blocking servicers only: it calls a method in a thread of its own and takes what it
+returns or yields. `Blocking` stands between: it runs the coroutines that the daemon registers, wrapped as the
+daemon wraps them, on an event loop in another thread, and hands their messages and statuses back.
 """
 
 import asyncio
@@ -43,7 +43,8 @@ class Ended(Exception):
 class AsyncContext:
     """As much of grpc.aio's servicer context as the daemon uses."""
 
-    def __init__(self, messages: "queue.Queue[Any] | None" = None) -> None:
+    def __init__(self, context: Any, messages: "queue.Queue[Any] | None" = None) -> None:
+        self._context = context
         self._messages = messages
 
     async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Any) -> None:
@@ -54,7 +55,7 @@ class AsyncContext:
         self._messages.put(message)
 
     async def send_initial_metadata(self, metadata: Any) -> None:
-        pass
+        self._context.send_initial_metadata(metadata)
 
 
 class Blocking:
@@ -81,7 +82,7 @@ class Blocking:
 
     def _unary(self, behaviour: Any) -> Any:
         def call(request: Any, context: Any) -> Any:
-            running = asyncio.run_coroutine_threadsafe(behaviour(request, AsyncContext()), self._loop)
+            running = asyncio.run_coroutine_threadsafe(behaviour(request, AsyncContext(context)), self._loop)
             return _result(running, context)
 
         return call
@@ -89,7 +90,9 @@ class Blocking:
     def _stream(self, behaviour: Any) -> Any:
         def call(request: Any, context: Any) -> Iterator[Any]:
             messages: queue.Queue[Any] = queue.Queue()
-            running = asyncio.run_coroutine_threadsafe(behaviour(request, AsyncContext(messages)), self._loop)
+            running = asyncio.run_coroutine_threadsafe(
+                behaviour(request, AsyncContext(context, messages)), self._loop
+            )
             running.add_done_callback(lambda _: messages.put(None))
             context.add_callback(running.cancel)
             yield from iter(messages.get, None)

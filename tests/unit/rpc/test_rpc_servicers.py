@@ -1,4 +1,4 @@
-"""The servicers without a network, as the daemon registers them: messages to commands and back, failures to statuses."""
+"""The servicers without a network, as the daemon registers them: messages both ways, failures to statuses."""
 
 import grpc
 import pytest
@@ -121,7 +121,7 @@ def test_units_of_a_pool(offline: Offline) -> None:
 def test_permits_of_all_windows(offline: Offline) -> None:
     request = rate_limit_pb2.CanMakeRequestRequest(endpoint="post", worker="w", permits=3)
     permit = offline.ask(request).granted
-    refused = offline.ask(request).refused
+    refused = offline.ask(rate_limit_pb2.CanMakeRequestRequest(endpoint="post", worker="w")).refused
     assert refused.reason == common_pb2.REFUSAL_REASON_WINDOW_FULL
     assert refused.window.seconds == 900
     recorded = offline.ask(

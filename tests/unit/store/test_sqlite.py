@@ -147,14 +147,25 @@ async def test_only_recent_history_is_loaded(store: SqliteStore) -> None:
 async def test_pruning_is_bounded_and_goes_on(
     store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "_PRUNED_PER_BATCH_MAX", 3)
-    rows = [engagement(token, at=100 - token).row() for token in range(1, 11)]
+    monkeypatch.setattr(sqlite, "_PRUNED_PER_BATCH_MIN", 3)
+    rows = [engagement(token, at=100 - token).row() for token in range(1, 13)]
+    new = [engagement(token, at=200).row() for token in (20, 21)]
     await store.commit(batch(1, {Table.ENGAGEMENTS: rows}))
     left = []
-    for sequence in (2, 3, 4):
-        await store.commit(batch(sequence, prune_before=97))
+    for following in (
+        batch(2, prune_before=97),
+        batch(3, {Table.ENGAGEMENTS: new}),  # adds two, hence takes four
+        batch(4),
+        batch(5),
+    ):
+        await store.commit(following)
         left.append([token for (token,) in sql(path, "SELECT token FROM engagements ORDER BY token")])
-    assert left == [[1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4], [1, 2, 3]]
+    assert left == [
+        [1, 2, 3, 4, 5, 6, 7, 8, 9],
+        [1, 2, 3, 4, 5, 20, 21],
+        [1, 2, 3, 20, 21],
+        [1, 2, 3, 20, 21],
+    ]
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,11 @@ async def test_another_name_for_the_file_is_no_way_in(tmp_path: Path, path: Path
         await SqliteStore(tmp_path / "link.db").open(HISTORY_NS)
 
 
+async def test_a_process_that_does_not_close_ends(path: Path) -> None:
+    subprocess.run([sys.executable, "-c", OPEN_IT, path], check=True, timeout=30, capture_output=True)
+    await fill(path)
+
+
 async def test_closing_twice_is_harmless(store: SqliteStore) -> None:
     await store.close()
     await store.close()

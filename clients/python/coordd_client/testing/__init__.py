@@ -6,10 +6,10 @@
             await daemon.advance(3600)          # an hour of renewals, at once
     assert daemon.history[0].outcome is Outcome.SUCCESS
 
-It is the client's own code that runs, with its retries, renewals and cancellations; only what is behind the transport
-is a double. It decides as the daemon does, but for what depends on its configuration: any kind of lock goes, items do
-not rest and nothing is too recent unless said so, waits do not age, and every unit of a pool is held until it is
-given back.
+It is the client's own code that runs, with its retries, renewals and cancellations; only what is behind the
+transport is a double. It decides as the daemon does, but for what depends on its configuration: any kind of
+lock goes, items do not rest and nothing is too recent unless said so, waits do not age, and every unit of a
+pool is held until it is given back.
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -77,13 +77,14 @@ class InMemoryDaemon:
         await self._timeline.advance(duration_s)
 
     def stop(self) -> None:
-        """Goes away as in a crash: every call fails with Unavailable until `start`. What it holds it keeps."""
+        """Goes away as in a crash: every call fails with Unavailable until `start`. It forgets nothing."""
         self._is_up = False
         self._waits.break_off(_unavailable())
 
     def start(self) -> None:
-        """Comes back."""
+        """Comes back; what ran out meanwhile is over."""
         self._is_up = True
+        self._on_due()
 
     def force_release(self, grant_id: int) -> None:
         """Takes a lock or a reservation from its holder, by fencing token or id. Raises: NotFound."""
@@ -147,10 +148,11 @@ class InMemoryDaemon:
             raise _unavailable()
 
     def _on_due(self) -> None:
+        if not self._is_up:
+            return
         for book in self._books:
             book.expire()
-        if self._is_up:
-            self._waits.serve()
+        self._waits.serve()
 
 
 def _unavailable() -> Unavailable:

@@ -1,4 +1,4 @@
-"""The double's permits: exact rolling windows, all or none, charged until one window after the latest possible use."""
+"""The double's permits: exact rolling windows, charged until one window after the latest possible use."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

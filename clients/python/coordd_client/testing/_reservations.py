@@ -1,4 +1,4 @@
-"""The double's reservations: a type that is named in `pools` takes units of it, any other is exclusive by id."""
+"""The double's reservations: a type named in `pools` takes units of it, any other is exclusive by id."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ class Reservations(Book):
             return 0
         if request.units > capacity:
             raise OutOfRange("more units than the pool has", reason="UNITS_ABOVE_CAPACITY")
-        return request.units or 1
+        return int(request.units) or 1
 
     def _obstacle(self, request: Any, units: int) -> common_pb2.Refusal | None:
         wanted = (request.type, request.resource_id)
@@ -101,7 +101,7 @@ class Reservations(Book):
         return None
 
     def _free(self, type_: str) -> int:
-        taken = sum(held.units for held in self.live.values() if held.type == type_)
+        taken: int = sum(held.units for held in self.live.values() if held.type == type_)
         return self._pools.get(type_, 0) - taken
 
     def _reserve_quota(self, request: pb.ReserveApiQuotaRequest) -> pb.ReserveApiQuotaResponse:

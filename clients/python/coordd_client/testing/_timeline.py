@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
-# Turns of the event loop after which whatever a wake-up has set off has come to rest: each step from the daemon through
-# a client to a test's task takes one. A loop has no way to say that nothing is left to do.
+# Turns of the event loop after which whatever a wake-up has set off has come to rest: each step from the
+# daemon through a client to a test's task takes one. A loop has no way to say that nothing is left to do.
 _SETTLE_TURNS = 50
 
 

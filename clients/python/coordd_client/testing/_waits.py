@@ -35,7 +35,7 @@ class _Waiter:
 
 
 class Waits:
-    """The queue: by class, then quality, then first come. No aging: the order of a test's waits is the test's own."""
+    """The queue: by class, then quality, then first come; no aging, so that a test knows the order."""
 
     def __init__(self, timeline: Timeline, resume_grace_s: float) -> None:
         self._timeline = timeline

@@ -1,0 +1,43 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+from daemon_api import CONFIG, Api, DaemonProcess
+
+from coordd.config import load
+from coordd.server import Daemon
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A configuration file: a free port, the data beside it, small limits."""
+    file = tmp_path / "coordd.toml"
+    file.write_text(CONFIG.format(address="127.0.0.1:0", path=tmp_path / "data" / "coordd.db"))
+    return file
+
+
+@pytest.fixture
+async def daemon(config: Path) -> AsyncIterator[Daemon]:
+    """The daemon within this process, on a free port."""
+    daemon = Daemon(load(config, {}))
+    await daemon.start()
+    yield daemon
+    await daemon.stop(0)
+
+
+@pytest.fixture
+async def api(daemon: Daemon) -> AsyncIterator[Api]:
+    """Stubs for the daemon within this process."""
+    async with grpc.aio.insecure_channel(daemon.address) as channel:
+        yield Api(channel)
+
+
+@pytest.fixture
+async def process(config: Path) -> AsyncIterator[DaemonProcess]:
+    """The daemon as a process of its own, on a free port."""
+    process = await DaemonProcess.start(config)
+    yield process
+    if process.process.returncode is None:
+        process.process.kill()
+        await process.process.communicate()

@@ -1,0 +1,32 @@
+from collections.abc import AsyncIterator
+
+import pytest
+from client_servers import ScriptedServer, lock, reply
+
+from coordd.v1 import engagement_pb2 as pb
+from coordd_client import Client, Config
+from coordd_client.testing import InMemoryDaemon
+
+FAST = Config(call_timeout_s=20.0, backoff_s=0.005, backoff_max_s=0.02)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedServer]:
+    """A real server that grants locks and takes them back, unless the test has it do otherwise."""
+    scripted = ScriptedServer()
+    scripted.answers["RequestLock"] = reply(pb.RequestLockResponse(granted=lock()))
+    scripted.answers["ReleaseLock"] = reply(pb.ReleaseLockResponse())
+    await scripted.start()
+    yield scripted
+    await scripted.stop()
+
+
+@pytest.fixture
+async def client(server: ScriptedServer) -> AsyncIterator[Client]:
+    async with Client(server.address, worker="w1", config=FAST) as made:
+        yield made
+
+
+@pytest.fixture
+def daemon() -> InMemoryDaemon:
+    return InMemoryDaemon(pools={"memory": 4}, limits={"post": [(900, 3), (3600, 5)]})

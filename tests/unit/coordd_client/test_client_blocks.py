@@ -1,0 +1,155 @@
+"""What the end of a block says to the daemon."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from client_servers import ScriptedServer, reply
+
+from coordd.v1 import rate_limit_pb2 as pb
+from coordd.v1 import reservation_pb2
+from coordd_client import Client, HeldLock, HeldPermit, Outcome, UsageResult
+from coordd_client.testing import InMemoryDaemon
+
+
+def _nothing(_: Any) -> None:
+    pass
+
+
+class _FailedWork(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("say", "raises", "expected"),
+    [
+        (_nothing, False, Outcome.SUCCESS),
+        (_nothing, True, Outcome.FAILURE),
+        (HeldLock.failed, False, Outcome.FAILURE),
+        (HeldLock.unknown, False, Outcome.UNKNOWN),
+        (HeldLock.unknown, True, Outcome.UNKNOWN),
+        (HeldLock.succeeded, True, Outcome.SUCCESS),
+        (lambda held: (held.unknown(), held.succeeded()), True, Outcome.SUCCESS),
+    ],
+)
+async def test_the_end_of_a_lock_goes_into_history(
+    daemon: InMemoryDaemon, say: Callable[[HeldLock], object], *, raises: bool, expected: Outcome
+):
+    async with daemon.client("w1") as client:
+        try:
+            async with client.lock("tweet:1", kind="reply") as held:
+                assert held.fencing_token == held.grant.fencing_token == 1
+                say(held)
+                if raises:
+                    raise _FailedWork
+        except _FailedWork:
+            assert raises
+    (engagement,) = daemon.history
+    assert (engagement.item, engagement.kind, engagement.worker) == ("tweet:1", "reply", "w1")
+    assert engagement.outcome is expected
+
+
+@pytest.fixture
+def granting(server: ScriptedServer) -> ScriptedServer:
+    permit = pb.Permit(permit_id=5, endpoint="post", worker="w1", permits=2, use_within={"seconds": 10})
+    server.answers["CanMakeRequest"] = reply(pb.CanMakeRequestResponse(granted=permit))
+    server.answers["RecordUsage"] = reply(pb.RecordUsageResponse())
+    return server
+
+
+@pytest.mark.parametrize(
+    ("say", "raises", "expected", "status_code"),
+    [
+        (_nothing, False, UsageResult.SUCCESS, 0),
+        (_nothing, True, UsageResult.FAILURE, 0),
+        (HeldPermit.failed, False, UsageResult.FAILURE, 0),
+        (HeldPermit.not_sent, False, UsageResult.NOT_SENT, 0),
+        (HeldPermit.not_sent, True, UsageResult.NOT_SENT, 0),
+        (lambda held: held.response(201), False, UsageResult.SUCCESS, 201),
+        (lambda held: held.response(201), True, UsageResult.SUCCESS, 201),
+        (lambda held: held.response(429), False, UsageResult.FAILURE, 429),
+        (lambda held: (held.response(404), held.succeeded()), True, UsageResult.SUCCESS, 404),
+    ],
+)
+async def test_the_end_of_a_permit_settles_it(
+    granting: ScriptedServer,
+    client: Client,
+    *,
+    say: Callable[[HeldPermit], object],
+    raises: bool,
+    expected: UsageResult,
+    status_code: int,
+):
+    try:
+        async with client.permit("post", 2) as held:
+            assert held.permit_id == 5
+            assert 0 < held.use_within_s <= 10.0
+            say(held)
+            if raises:
+                raise _FailedWork
+    except _FailedWork:
+        assert raises
+    (request,) = granting.requests("RecordUsage")
+    assert (request.endpoint, request.worker, request.permit_id) == ("post", "w1", 5)
+    assert (request.result, request.status_code) == (expected, status_code)
+
+
+@pytest.mark.parametrize("make", [dict, list])
+async def test_headers_are_handed_over_as_they_came(
+    granting: ScriptedServer, client: Client, make: Callable[[Any], Any]
+):
+    pairs = [("X-RateLimit-Remaining", "3"), ("Retry-After", "7")]
+    async with client.permit("post") as held:
+        held.response(429, make(pairs))
+    (request,) = granting.requests("RecordUsage")
+    assert [(header.name, header.value) for header in request.headers] == pairs
+
+
+async def test_headers_that_the_daemon_would_refuse_do_not_cost_the_report(
+    granting: ScriptedServer, client: Client
+):
+    unfit = [("", "x"), ("n" * 257, "x"), ("Set-Cookie", "v" * 4097), ("X-Raw", "\udcff")]
+    many = [("X-Same", str(n)) for n in range(150)]
+    async with client.permit("post") as held:
+        held.response(200, unfit + many)
+    (request,) = granting.requests("RecordUsage")
+    assert [(header.name, header.value) for header in request.headers] == many[:100]
+
+
+async def test_time_to_use_a_permit_is_counted_on_ones_own_clock(daemon: InMemoryDaemon):
+    async with daemon.client("w1") as client, client.permit("post") as held:
+        assert held.use_within_s == 10.0
+        await daemon.advance(4)
+        assert held.use_within_s == 6.0
+        await daemon.advance(40)
+        assert held.use_within_s == 0.0, "late, but what is under way is not cancelled"
+
+
+async def test_a_reservation_gives_back_what_it_did_not_use(server: ScriptedServer, client: Client):
+    granted = reservation_pb2.Reservation(reservation_id=9, worker="w1", expires_in={"seconds": 60})
+    server.answers["ReserveResource"] = reply(reservation_pb2.ReserveResourceResponse(granted=granted))
+    server.answers["ReleaseResource"] = reply(reservation_pb2.ReleaseResourceResponse())
+    async with client.reservation("api_quota", "tweet", units=5, ttl=60) as held:
+        assert held.reservation_id == 9
+        held.unused(2)
+    (asked,) = server.requests("ReserveResource")
+    assert (asked.type, asked.resource_id, asked.units, asked.ttl.ToSeconds()) == (
+        "api_quota",
+        "tweet",
+        5,
+        60,
+    )
+    (released,) = server.requests("ReleaseResource")
+    assert (released.reservation_id, released.worker, released.unused_units) == (9, "w1", 2)
+
+
+async def test_a_block_is_entered_once_and_holds_nothing_before(daemon: InMemoryDaemon):
+    async with daemon.client("w1") as client:
+        block = client.lock("tweet:1", kind="reply")
+        with pytest.raises(RuntimeError, match="before the block"):
+            _ = block.fencing_token
+        async with block:
+            pass
+        with pytest.raises(RuntimeError, match="only once"):
+            await block.__aenter__()
+    assert len(daemon.history) == 1

@@ -1,0 +1,179 @@
+"""Events: one for everything that changed something or was refused, none for the rest."""
+
+import typing
+from typing import Any
+
+import pytest
+
+from coordd.core import commands, outcomes
+from coordd.core.limits import SECOND
+from coordd.core.outcomes import Reason, Refused
+from coordd.core.records import Booking, Engagement, Lock, Outcome, Permit, Reservation
+from coordd.core.waiters import Waiter
+from coordd.engine import Event
+from coordd.rpc import events
+from coordd.v1 import admin_pb2 as pb
+from coordd.v1 import common_pb2
+
+LOCK = Lock(token=1, item="i", kind="like", worker="w", granted_at=1, expires_at=2, ttl_ns=1)
+UNITS = Reservation(
+    id=2, type="t", resource_id="", pool="p", units=3, worker="w", granted_at=1, expires_at=2, ttl_ns=1
+)
+RESOURCE = Reservation(
+    id=3, type="t", resource_id="r", pool="", units=0, worker="w", granted_at=1, expires_at=2, ttl_ns=1
+)
+PERMIT = Permit(id=4, endpoint="e", worker="w", count=5, granted_at=1, use_by=2)
+BOOKING = Booking(id=5, endpoint="e", worker="w", count=6, booked_at=1, execute_at=2, claim_until=3, use_by=4)
+ENGAGEMENT = Engagement(
+    token=1, item="i", kind="like", worker="w", outcome=Outcome.UNKNOWN, at=2, granted_at=1, ended_by=0
+)
+REQUEST = commands.RequestLock(item="i", kind="like", worker="w")
+REFUSED = Refused(reason=Reason.HELD, subject="i")
+WAITER = Waiter(7, REQUEST, 0, 0, 0)
+USAGE = commands.RecordUsage(
+    endpoint="e",
+    worker="w",
+    id=4,
+    is_sent=True,
+    is_success=False,
+    status_code=429,
+    headers=(("Retry-After", "1\n2"),),
+)
+G, R, X = pb.EVENT_TYPE_GRANTED, pb.EVENT_TYPE_RELEASED, pb.EVENT_TYPE_EXPIRED
+
+
+def told(outcome: Any, command: Any = None) -> pb.WatchEventsResponse | None:
+    return events.told(Event(at=3 * SECOND, command=command, outcome=outcome))
+
+
+TOLD = [
+    (REQUEST, outcomes.Granted(grant=LOCK), (G, pb.SUBJECT_LOCK, 1, "i", "like", 0, "")),
+    (None, outcomes.Granted(grant=UNITS), (G, pb.SUBJECT_RESERVATION, 2, "p", "t", 3, "")),
+    (None, outcomes.Granted(grant=RESOURCE), (G, pb.SUBJECT_RESERVATION, 3, "t/r", "t", 0, "")),
+    (None, outcomes.Granted(grant=PERMIT), (G, pb.SUBJECT_PERMIT, 4, "e", "", 5, "")),
+    (None, outcomes.Booked(booking=BOOKING), (G, pb.SUBJECT_BOOKING, 5, "e", "", 6, "")),
+    (REQUEST, REFUSED, (pb.EVENT_TYPE_REFUSED, pb.SUBJECT_LOCK, 0, "i", "like", 0, "")),
+    (
+        commands.ReserveResource(type="t", worker="w", units=3),
+        Refused(reason=Reason.UNITS_TAKEN, subject="p"),
+        (pb.EVENT_TYPE_REFUSED, pb.SUBJECT_RESERVATION, 0, "t", "t", 3, "p"),
+    ),
+    (
+        commands.TakePermit(endpoint="e", worker="w", count=2),
+        Refused(reason=Reason.WINDOW_FULL, subject="e"),
+        (pb.EVENT_TYPE_REFUSED, pb.SUBJECT_PERMIT, 0, "e", "", 2, ""),
+    ),
+    (REQUEST, outcomes.Queued(id=7), (pb.EVENT_TYPE_QUEUED, pb.SUBJECT_LOCK, 0, "i", "like", 0, "")),
+    (
+        REQUEST,
+        outcomes.Queued(id=7, is_resumed=True),
+        (pb.EVENT_TYPE_QUEUED, pb.SUBJECT_LOCK, 0, "i", "like", 0, "resumed"),
+    ),
+    (
+        None,
+        outcomes.Renewed(grant=LOCK),
+        (pb.EVENT_TYPE_RENEWED, pb.SUBJECT_LOCK, 1, "i", "like", 0, ""),
+    ),
+    (
+        None,
+        outcomes.LockReleased(engagement=ENGAGEMENT),
+        (R, pb.SUBJECT_LOCK, 1, "i", "like", 0, "unknown"),
+    ),
+    (
+        commands.ReleaseResource(id=2, worker="w", unused_units=2),
+        outcomes.ResourceReleased(reservation=UNITS),
+        (R, pb.SUBJECT_RESERVATION, 2, "p", "t", 3, "2 unused"),
+    ),
+    (
+        USAGE,
+        outcomes.UsageRecorded(permit=PERMIT),
+        (R, pb.SUBJECT_PERMIT, 4, "e", "", 5, 'failure, status 429, headers [["Retry-After", "1\\n2"]]'),
+    ),
+    (None, outcomes.BookingCancelled(booking=BOOKING), (R, pb.SUBJECT_BOOKING, 5, "e", "", 6, "")),
+    (
+        None,
+        outcomes.GrantReturned(grant=LOCK),
+        (R, pb.SUBJECT_LOCK, 1, "i", "like", 0, "its waiter was gone"),
+    ),
+    (
+        commands.ForceRelease(id=1, reason="stuck"),
+        outcomes.Forced(grant=LOCK),
+        (pb.EVENT_TYPE_FORCED, pb.SUBJECT_LOCK, 1, "i", "like", 0, "stuck"),
+    ),
+    (
+        None,
+        outcomes.Updated(subject="p"),
+        (pb.EVENT_TYPE_UPDATED, pb.SUBJECT_SETTING, 0, "p", "", 0, ""),
+    ),
+    (
+        None,
+        outcomes.WaitGranted(waiter=WAITER, grant=LOCK),
+        (G, pb.SUBJECT_LOCK, 1, "i", "like", 0, "after a wait"),
+    ),
+    (
+        None,
+        outcomes.WaitRefused(waiter=WAITER, refused=REFUSED),
+        (pb.EVENT_TYPE_REFUSED, pb.SUBJECT_LOCK, 0, "i", "like", 0, ""),
+    ),
+    (None, outcomes.Expired(grant=PERMIT), (X, pb.SUBJECT_PERMIT, 4, "e", "", 5, "")),
+    (None, outcomes.Expired(grant=BOOKING), (X, pb.SUBJECT_BOOKING, 5, "e", "", 6, "")),
+]
+
+
+@pytest.mark.parametrize(("command", "outcome", "expected"), TOLD, ids=lambda value: type(value).__name__)
+def test_what_is_told(command: Any, outcome: Any, expected: tuple[Any, ...]) -> None:
+    event = told(outcome, command)
+    assert event is not None
+    shown = (event.type, event.subject, event.id, event.name, event.kind, event.units, event.detail)
+    assert shown == expected
+    assert event.at.seconds == 3
+    assert event.worker == ("" if event.subject == pb.SUBJECT_SETTING else "w")
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        outcomes.Granted(grant=LOCK, is_repeat=True),
+        outcomes.Booked(booking=BOOKING, is_repeat=True),
+        outcomes.LockReleased(engagement=ENGAGEMENT, is_repeat=True),
+        outcomes.ResourceReleased(reservation=None),
+        outcomes.UsageRecorded(permit=None),
+        outcomes.BookingCancelled(booking=None),
+        outcomes.GrantReturned(grant=None),
+        outcomes.WaiterLeft(is_away=True),
+    ],
+    ids=lambda outcome: type(outcome).__name__,
+)
+def test_a_repeat_is_not_told(outcome: Any) -> None:
+    commanded = {
+        outcomes.UsageRecorded: USAGE,
+        outcomes.ResourceReleased: commands.ReleaseResource(id=2, worker="w"),
+    }
+    assert told(outcome, commanded.get(type(outcome))) is None
+
+
+def test_no_outcome_is_forgotten() -> None:
+    every = {*typing.get_args(outcomes.Outcome), *typing.get_args(outcomes.Notice)}
+    assert every - {type(outcome) for _, outcome, _ in TOLD} == {outcomes.WaiterLeft}
+
+
+def test_a_refusal_says_why() -> None:
+    event = told(REFUSED, REQUEST)
+    assert event is not None
+    assert event.refusal_reason == common_pb2.REFUSAL_REASON_HELD
+
+
+@pytest.mark.parametrize(
+    ("wanted", "passes"),
+    [
+        (events.Filter(subjects=(), types=(), worker=""), True),
+        (events.Filter(subjects=(pb.SUBJECT_LOCK,), types=(G,), worker="w"), True),
+        (events.Filter(subjects=(pb.SUBJECT_PERMIT,), types=(), worker=""), False),
+        (events.Filter(subjects=(), types=(R, X), worker=""), False),
+        (events.Filter(subjects=(), types=(), worker="v"), False),
+    ],
+)
+def test_a_watcher_sees_what_it_asked_for(wanted: events.Filter, *, passes: bool) -> None:
+    event = told(outcomes.Granted(grant=LOCK))
+    assert event is not None
+    assert wanted.passes(event) is passes
