@@ -58,18 +58,18 @@ _EXAMPLE: Final = '{"item": "tweet:1", "worker": "me", "kind": "reply", "ttl": "
 OPTIONS: Final[Mapping[str, int]] = {
     # Two daemons on one port would share its clients out between them, without a word.
     "grpc.so_reuseport": 0,
-    # A waiter is a stream, so one process may well have many; but no one peer may have all the daemon's
-    # memory.
+    # A waiter is a stream, so one process may well have many; but no one peer may take all the memory.
     "grpc.max_concurrent_streams": 10_000,
-    # Clients ask every 10 s whether we are there, also with no call under way; grpc's default bans them for
-    # it.
+    # Clients ask every 10 s whether we are there, also with no call under way; by default grpc bans them for
+    # it. Half of that, since the network may deliver two of them close together.
     "grpc.keepalive_permit_without_calls": 1,
-    "grpc.http2.min_ping_interval_without_data_ms": 10_000,
-    "grpc.http2.min_recv_ping_interval_without_data_ms": 5_000,
-    "grpc.http2.max_pings_without_data": 0,
-    # And we ask them, so that the waits of a peer that is gone without a word end within 20 s.
+    "grpc.http2.min_ping_interval_without_data_ms": 5_000,
+    # And we ask them, so that the waits of a peer that is gone without a word end within 20 s. It takes all
+    # of these: an unanswered ping alone is given a minute, and only two are sent without data.
     "grpc.keepalive_time_ms": 10_000,
     "grpc.keepalive_timeout_ms": 10_000,
+    "grpc.http2.ping_timeout_ms": 10_000,
+    "grpc.http2.max_pings_without_data": 0,
 }
 
 _logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()

@@ -35,6 +35,7 @@ class Window:
         "_cells",
         "_changed",
         "_name",
+        "_totals",
         "length_ns",
         "limit",
         "rolls_at",
@@ -54,6 +55,7 @@ class Window:
         self._cells: dict[tuple[int, str], Cell] = {}
         # In order, so that the oldest is at hand to drop, and the future to walk.
         self._buckets: SortedDict[int, list[Cell]] = SortedDict()
+        self._totals: dict[int, int] = {}
 
     def charge(self, worker: str, count: int, at: int) -> None:
         """Count `count` for `worker` at the instant `at`."""
@@ -63,14 +65,17 @@ class Window:
             cell = self._open(bucket, worker)
         cell.count += count
         self.used += count
+        self._totals[bucket] += count
         self._changed[cell] = None
 
     def refund(self, worker: str, count: int, at: int) -> None:
         """Take back what was charged at the instant `at`, unless it has left the window."""
-        cell = self._cells.get((at // self.width_ns, worker))
+        bucket = at // self.width_ns
+        cell = self._cells.get((bucket, worker))
         if cell is not None:
             cell.count -= count
             self.used -= count
+            self._totals[bucket] -= count
             self._changed[cell] = None
 
     def roll(self, now: int) -> None:
@@ -85,6 +90,7 @@ class Window:
         """Take a cell in as it was stored."""
         self._open(bucket, worker).count = count
         self.used += count
+        self._totals[bucket] += count
 
     def used_by(self, worker: str) -> int:
         """Return what `worker` is charged with. Cost: O(cells)."""
@@ -100,8 +106,7 @@ class Window:
 
     def resets_at(self, now: int, bookings: Collection[Booking]) -> int:
         """Return when all that is charged or booked now will have left; `now` if nothing is."""
-        charged = (bucket for bucket, cells in self._buckets.items() if any(cell.count for cell in cells))
-        ends = [self._left_at(bucket) for bucket in charged]
+        ends = [self._left_at(bucket) for bucket, total in self._totals.items() if total]
         ends += [self._left_at(booking.use_by // self.width_ns) for booking in bookings]
         return max(ends, default=now)
 
@@ -137,8 +142,8 @@ class Window:
 
     def _leavings(self) -> Iterator[tuple[int, int]]:
         """Yield (instant, change) for each bucket that leaves, soonest first."""
-        for bucket, cells in self._buckets.items():
-            yield self._left_at(bucket), -sum(cell.count for cell in cells)
+        for bucket in self._buckets:
+            yield self._left_at(bucket), -self._totals[bucket]
 
     def _bookings(self, bookings: Collection[Booking]) -> list[tuple[int, int]]:
         """Return (instant, change) for each booking's begin and end, soonest first."""
@@ -154,12 +159,13 @@ class Window:
     def _open(self, bucket: int, worker: str) -> Cell:
         cell = self._cells[(bucket, worker)] = Cell(self._name, self.length_ns, bucket, worker)
         self._buckets.setdefault(bucket, []).append(cell)
+        self._totals.setdefault(bucket, 0)
         return cell
 
     def _drop(self, bucket: int, cells: list[Cell]) -> None:
+        self.used -= self._totals.pop(bucket)
         for cell in cells:
             del self._cells[(bucket, cell.worker)]
-            self.used -= cell.count
             cell.count = 0
             self._changed[cell] = None
 

@@ -11,6 +11,7 @@ Must not know: SQL, grpc, wire formats.
 
 import asyncio
 from collections.abc import Callable
+from itertools import islice
 from typing import Final, TypeVar, cast
 
 from msgspec import Struct
@@ -26,6 +27,7 @@ from coordd.core.commands import (
 from coordd.core.limits import MILLISECOND, SECOND
 from coordd.core.machine import Command, Machine
 from coordd.core.outcomes import (
+    Grant,
     Granted,
     Outcome,
     Queued,
@@ -36,7 +38,7 @@ from coordd.core.outcomes import (
     grant_id,
 )
 from coordd.core.rules import Rules
-from coordd.core.waiters import ReturnGrant
+from coordd.core.waiters import ReturnGrant, Waiter
 from coordd.engine.clock import Clock
 from coordd.engine.commits import Commits
 from coordd.engine.errors import Draining, StoreFailed
@@ -73,6 +75,8 @@ class Engine:
         # Wait streams by waiter id, and watchers; theirs to leave.
         self.waits: dict[int, Wait] = {}
         self.watchers: set[Watch] = set()
+        # Grants to waits of which nobody is known to have been told, by id: only these may go back.
+        self._untold: set[int] = set()
         self._machine = Machine(rules)
         self._clock = clock or Clock()
         self._commits = Commits(
@@ -142,7 +146,9 @@ class Engine:
         """Decide a command and answer once that is durable. Raises: CommandError, EngineError."""
         await self._admit(command)
         try:
-            return self._decide(command)
+            outcome = self._decide(command)
+            self._keep_repeated(outcome)
+            return outcome
         finally:
             await self._commits.durable()
 
@@ -178,32 +184,58 @@ class Engine:
 
     # -- the waits' end --------------------------------------------------------------------------------------
 
-    async def begin_wait(self, wait: Wait, command: WaitableCommand) -> Granted | Refused | Queued:
-        """Decide a wait's command.
+    async def begin_wait(self, wait: Wait, command: WaitableCommand) -> None:
+        """Decide a wait's command; `wait` is told what comes of it, and may read it once this has returned.
 
-        If it waits, `wait` is told how it goes on. Raises: CommandError, EngineError.
+        Raises: CommandError, EngineError.
         """
         await self._admit(command)
         try:
-            outcome = self._decide(command)
+            outcome = cast("Granted | Refused | Queued", self._decide(command))
             if isinstance(outcome, Queued):
                 self._enter(wait, outcome.id)
+            else:
+                # Now and not after the commit: a stream that goes meanwhile has to know what it leaves behind.
+                self._note_untold(outcome)
+                wait.finish(outcome)
         finally:
             await self._commits.durable()
-        return cast("Granted | Refused | Queued", outcome)
 
     def end_wait(self, wait: Wait) -> None:
         """Let a wait's waiter go: its stream has ended."""
         if self.waits.get(wait.id) is wait:
             del self.waits[wait.id]
-            self.decide_unanswered(LeaveWait(id=wait.id))
+            self._decide_unanswered(LeaveWait(id=wait.id))
 
-    def decide_unanswered(self, command: LeaveWait | ReturnGrant) -> None:
+    def return_grant(self, grant: Grant, waiter: Waiter | None) -> None:
+        """Take back a grant that its stream could not be told, unless somebody else was told."""
+        id = grant_id(grant)
+        if id in self._untold:
+            self._untold.discard(id)
+            self._decide_unanswered(ReturnGrant(id=id, waiter=waiter))
+
+    def keep_grant(self, grant: Grant) -> None:
+        """Let a grant stay: its stream, or another, was told."""
+        self._untold.discard(grant_id(grant))
+
+    # --------------------------------------------------------------------------------------------------------
+
+    def _note_untold(self, outcome: Granted | Refused) -> None:
+        if isinstance(outcome, Granted) and not outcome.is_repeat:
+            self._untold.add(grant_id(outcome.grant))
+        else:
+            self._keep_repeated(outcome)
+
+    def _keep_repeated(self, outcome: Outcome) -> None:
+        # The client has asked again, on another connection perhaps, before the first stream was told or found
+        # to be gone. Whatever becomes of that one, this answer says that the grant is the client's.
+        if isinstance(outcome, Granted) and outcome.is_repeat:
+            self.keep_grant(outcome.grant)
+
+    def _decide_unanswered(self, command: LeaveWait | ReturnGrant) -> None:
         """Decide a command whose answer nobody waits for."""
         if self._commits.error is None:
             self._decide(command)
-
-    # --------------------------------------------------------------------------------------------------------
 
     async def _admit(self, command: Command) -> None:
         """Wait for room in the open batch. Raises: EngineError."""
@@ -232,6 +264,8 @@ class Engine:
         """Queue what is to be told, see that it is committed, and set the timer for what falls due next."""
         self._steps += 1
         for notice in self._machine.take_notices():
+            if isinstance(notice, WaitGranted):
+                self._untold.add(grant_id(notice.grant))
             self._commits.note(Event(at=now, command=None, outcome=notice))
         self._commits.wake()
         at = self._machine.next_deadline()
@@ -268,10 +302,7 @@ class Engine:
             wait.finish(Granted(grant=notice.grant), notice.waiter)
         else:
             # The stream went between the grant and its commit.
-            self._return(notice)
-
-    def _return(self, notice: WaitGranted) -> None:
-        self.decide_unanswered(ReturnGrant(id=grant_id(notice.grant), waiter=notice.waiter))
+            self.return_grant(notice.grant, notice.waiter)
 
     def _enter(self, wait: Wait, waiter_id: int) -> None:
         earlier = self.waits.get(waiter_id)
@@ -296,21 +327,24 @@ class Engine:
             wait.finish(error)
 
     async def _tell_places_forever(self) -> None:
-        told_at = -1
+        told_at, left = -1, 0
         while True:
             await asyncio.sleep(_PLACES_INTERVAL_S)
-            if self._steps == told_at:
-                continue
-            told_at = self._steps
-            self._tell_places(self._clock.now() + _PLACES_BUDGET_NS)
+            if self._steps != told_at:
+                told_at, left = self._steps, len(self.waits)
+            left -= self._tell_places(left, self._clock.now() + _PLACES_BUDGET_NS)
 
-    def _tell_places(self, until: int) -> None:
-        for waiter_id in list(self.waits):
+    def _tell_places(self, count_max: int, until: int) -> int:
+        """Tell the first in the row their places, until it is time to stop; return how many."""
+        count = 0
+        for waiter_id in list(islice(self.waits, count_max)):
             # Those told go to the end of the row.
             wait = self.waits[waiter_id] = self.waits.pop(waiter_id)
             self._tell_place(wait)
+            count += 1
             if self._clock.now() > until:
-                return
+                break
+        return count
 
 
 __all__ = ["Engine", "EngineStatus"]

@@ -9,16 +9,16 @@ from types import TracebackType
 from typing import Protocol
 
 from coordd.core.commands import WaitableCommand
-from coordd.core.outcomes import Granted, Place, Queued, Reason, Refused, grant_id
-from coordd.core.waiters import ReturnGrant, Waiter
+from coordd.core.outcomes import Grant, Granted, Place, Reason, Refused
+from coordd.core.waiters import Waiter
 from coordd.engine.signal import Signal
 
 
 class Host(Protocol):
     """What a wait asks of the engine."""
 
-    async def begin_wait(self, wait: "Wait", command: WaitableCommand) -> Granted | Refused | Queued:
-        """Decide a wait's command; if it waits, tell `wait` how it goes on.
+    async def begin_wait(self, wait: "Wait", command: WaitableCommand) -> None:
+        """Decide a wait's command, and tell `wait` what comes of it.
 
         Raises: CommandError, EngineError.
         """
@@ -28,8 +28,12 @@ class Host(Protocol):
         """Let a wait's waiter go: its stream has ended."""
         ...
 
-    def decide_unanswered(self, command: ReturnGrant) -> None:
-        """Decide a command whose answer nobody waits for."""
+    def return_grant(self, grant: Grant, waiter: Waiter | None) -> None:
+        """Take back a grant that its stream could not be told, unless somebody else was told."""
+        ...
+
+    def keep_grant(self, grant: Grant) -> None:
+        """Let a grant stay: it was told."""
         ...
 
 
@@ -77,6 +81,8 @@ class Wait:
         if isinstance(self._final, Granted) and not self._is_told:
             self._grant = self._final
             self.undelivered()
+        elif self._grant is not None:
+            self._host.keep_grant(self._grant.grant)
 
     def __aiter__(self) -> "Wait":
         return self
@@ -85,9 +91,7 @@ class Wait:
         if self._is_told:
             raise StopAsyncIteration
         if not self.id and self._final is None:
-            outcome = await self._host.begin_wait(self, self._command)
-            if not isinstance(outcome, Queued):
-                self.finish(outcome)
+            await self._host.begin_wait(self, self._command)
         while self._final is None and self._place is self._told:
             await self._signal.wait()
         return self._next()
@@ -95,11 +99,11 @@ class Wait:
     def undelivered(self) -> None:
         """Give the grant that was yielded back.
 
-        Its stream was gone. One told before, on another stream, stays.
+        Its stream was gone. One that another stream or call was told stays.
         """
         granted, self._grant = self._grant, None
-        if granted is not None and not granted.is_repeat:
-            self._host.decide_unanswered(ReturnGrant(id=grant_id(granted.grant), waiter=self._waiter))
+        if granted is not None:
+            self._host.return_grant(granted.grant, self._waiter)
 
     # -- the engine's end ------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ class CommitFailed(StoreError):
 
 
 class Opened(Struct, frozen=True, kw_only=True):
-    """Everything live, as rows in the order of the tables' columns, and the last committed batch's marks (0 when new)."""
+    """Everything live, as rows in the order of the tables' columns, and the last batch's marks (0: new)."""
 
     sequence: int
     instant: int
@@ -47,7 +47,7 @@ class Store(Protocol):
     """Durable state: the current records, and the history."""
 
     async def open(self, history_ns: int) -> Opened:
-        """Take ownership and read every live record, and of the history the last `history_ns` before the last instant.
+        """Take ownership; read every live record, and the last `history_ns` of the history.
 
         Raises: Unusable, with nothing touched.
         """

@@ -695,7 +695,7 @@ class GetWorkerAllocationResponse(_message.Message):
     WINDOWS_FIELD_NUMBER: _builtins.int
     ACTIVE_WORKERS_FIELD_NUMBER: _builtins.int
     active_workers: _builtins.int
-    """Output only. Workers with calls in the shortest window or in the queue, this one included."""
+    """Output only. Workers with calls in the shortest window, this one included."""
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___WindowAllocation]:
         """Output only. Every window, shortest first."""
@@ -751,7 +751,7 @@ class EndpointStatus(_message.Message):
     utilisation: _builtins.float
     """Output only. used / limit of the fullest window, 0..1 (above 1 after a limit was lowered)."""
     active_workers: _builtins.int
-    """Output only. Workers with calls in the shortest window or in the queue."""
+    """Output only. Workers with calls in the shortest window."""
     queued: _builtins.int
     """Output only. Waiters."""
     violations: _builtins.int

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from engine_rig import GatedStore, Reader, granted, lock, permit, release, running, turns, waiting_lock
 
@@ -104,15 +105,7 @@ async def test_a_wait_that_is_no_use_is_refused(engine: Engine) -> None:
 
 
 async def test_a_wait_raises_what_its_command_raises(engine: Engine) -> None:
-    wait = engine.wait(permit(wait_ns=1))
-    async with wait:
-        assert isinstance(await anext(wait), Granted)
-    unknown = Reader(engine.wait(waiting_lock("w1", item="x")))
-    await unknown.task
-    broken = waiting_lock("w1")
-    import msgspec
-
-    async with engine.wait(msgspec.structs.replace(broken, kind="none")) as wait:
+    async with engine.wait(msgspec.structs.replace(waiting_lock("w1"), kind="none")) as wait:
         with pytest.raises(InvalidArgument):
             await anext(wait)
 
@@ -223,14 +216,12 @@ async def test_a_stream_gone_between_commit_and_reading_gives_the_grant_back(
 
 async def test_a_grant_that_could_not_be_sent_goes_back(engine: Engine) -> None:
     held = await granted(engine, lock())
-    [behind] = []or [None]
     async with engine.wait(waiting_lock("w2")) as wait:
         assert (await anext(wait)).position == 1
         await engine.submit(release(held))
         assert isinstance(await anext(wait), Granted)
         wait.undelivered()
         wait.undelivered()
-    assert behind is None
     assert await _holder(engine) == ""
 
 
@@ -308,7 +299,7 @@ async def test_places_are_told_when_only_time_has_passed(engine: Engine) -> None
 async def test_everybody_is_told_in_turn_when_nothing_more_happens(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coordd.engine.engine._PLACES_PER_INTERVAL", 2)
+    monkeypatch.setattr("coordd.engine.engine._PLACES_BUDGET_NS", 0)
     monkeypatch.setattr("coordd.engine.engine._PLACES_INTERVAL_S", 0.01)
     held = await granted(engine, lock())
     readers = await _queue(engine, "w2", "w3", "w4", "w5", "w6", "w7")
