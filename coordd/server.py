@@ -7,6 +7,7 @@ twice, it does not wait.
 """
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -52,8 +53,16 @@ _FAILED_GRACE_S: Final = 1.0
 # For calls that have just begun or are just sending their last.
 _LAST_GRACE_S: Final = 0.1
 
+# Long enough for calls on their way to arrive and be told that we drain; but clients that ask again and again
+# must not keep the daemon from being restarted.
+_QUIET_S: Final = 0.05
+_QUIET_S_MAX: Final = 1.0
+
 # A call that changes something and is forgotten by itself; of a kind that is there unless configured away.
 _EXAMPLE: Final = '{"item": "tweet:1", "worker": "me", "kind": "reply", "ttl": "60s"}'
+
+# A young collection after 50,000 new objects, not 700: a batch makes thousands, and nearly all die with it.
+_COLLECTOR_THRESHOLDS: Final = (50_000, 20, 100)
 
 OPTIONS: Final[Mapping[str, int]] = {
     # Two daemons on one port would share its clients out between them, without a word.
@@ -107,9 +116,12 @@ class Daemon:
             version=version("coordd"),
         )
         server = grpc.aio.server(
-            handlers=[self._calls.generic_handler(add, servicer(backend)) for servicer, add in rpc.SERVICERS],
             options=(*self._options.items(), ("grpc.max_receive_message_length", largest)),
         )
+        for servicer, add in rpc.SERVICERS:
+            # By method, as generated code does it: grpc.aio then has a call of each waiting to be taken, and
+            # not one of all (measured with 64 clients: 15 % less time per call).
+            server.add_registered_method_handlers(*self._calls.handlers(add, servicer(backend)))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*rpc.SERVICES, HEALTH, reflection.SERVICE_NAME), server)
         return server
@@ -121,9 +133,13 @@ class Daemon:
         """
         address = self._settings.server.address
         _check_address(address)
-        port = self._server.add_insecure_port(address)
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:  # somebody was faster
+            raise AddressUnusable(f"can't listen on {address}") from error
         self.address = f"{address.rpartition(':')[0]}:{port}"
-        await self.engine.start()
+        with _records_left_to_themselves():
+            await self.engine.start()
         for service in ("", *rpc.SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         await self._server.start()
@@ -135,11 +151,29 @@ class Daemon:
         """
         await self._health.enter_graceful_shutdown()
         self.engine.drain("the daemon is shutting down")
+        hurried = hurry or asyncio.Event()
         # Not left to grpc's own grace: that waits for those who watch events or health, too, and they never
         # end by themselves. And to call its `stop` again while it waits crashes the process.
-        await _first(self._calls.idle(), asyncio.sleep(grace_s), (hurry or asyncio.Event()).wait())
+        await _first(self._calls.idle(), asyncio.sleep(grace_s), hurried.wait())
+        # Calls that have arrived but not begun when grpc stops end with CANCELLED, which nobody tries again.
+        await _first(self._calls.quiet(_QUIET_S), asyncio.sleep(min(grace_s, _QUIET_S_MAX)), hurried.wait())
         await self._server.stop(min(grace_s, _LAST_GRACE_S))
         await self.engine.stop()
+
+
+@contextmanager
+def _records_left_to_themselves() -> Iterator[None]:
+    """Keep the garbage collector away from what is loaded: live records are no garbage, and make no cycles.
+
+    Why: with a million of them each full collection would stop the daemon for a good part of a second.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.set_threshold(*_COLLECTOR_THRESHOLDS)
+        gc.enable()
 
 
 async def _first(*awaitables: Any) -> None:

@@ -88,7 +88,7 @@ class Locks:
         item = command.item
         if kind.min_interval_ns:
             recent = self._recent.get((item, command.kind))
-            if recent is not None and not _may_bypass(kind, recent, command.quality):
+            if recent is not None and _is_in_the_way(recent, kind, command.quality, now):
                 return _recently_engaged(recent, kind)
         scope = self._scope(item, command.kind)
         lock = self._held.get(scope)
@@ -211,6 +211,9 @@ class Locks:
     def load(self, lock: Lock) -> None:
         """Take a live lock in as it was stored."""
         lock.scope = self._scope(lock.item, lock.kind)
+        if lock.scope in self._held:
+            # When these were taken locks were exclusive by item and kind: both run on, neither ends the other.
+            lock.scope = f"{lock.item}\0{lock.kind}"
         self._held[lock.scope] = lock
         self._ledger.live[lock.token] = lock
         self._ledger.deadlines.schedule(lock, lock.expires_at)
@@ -314,6 +317,11 @@ class Locks:
         del self._released[engagement.token]
 
     def _rest(self, scope: str, until: int) -> None:
+        earlier = self._rests.get(scope)
+        if earlier is not None:
+            # Only after a restart with a longer delay than before.
+            self._ledger.deadlines.cancel(earlier)
+            until = max(until, earlier.until)
         rest = self._rests[scope] = Rest(scope, until)
         self._ledger.deadlines.schedule(rest, until)
 
@@ -327,9 +335,12 @@ def _key(scope: str) -> Hashable:
     return ("lock", scope)
 
 
-def _may_bypass(kind: KindRule, recent: Engagement, quality: float) -> bool:
+def _is_in_the_way(recent: Engagement, kind: KindRule, quality: float, now: int) -> bool:
+    # One whose interval is over but was not ticked yet is over: order decides, not the length of a tick.
+    if recent.at + kind.min_interval_ns <= now:
+        return False
     # An UNKNOWN is never bypassed: quality is no answer to "it may have been done already".
-    return quality >= kind.bypass_quality and recent.outcome == Outcome.SUCCESS
+    return quality < kind.bypass_quality or recent.outcome != Outcome.SUCCESS
 
 
 def _recently_engaged(recent: Engagement, kind: KindRule) -> Blocked:

@@ -202,9 +202,8 @@ class Machine:
     @property
     def history_ns(self) -> int:
         """How much of the history decisions need."""
-        return max(
-            [self.rules.request_memory_ns, *(kind.min_interval_ns for kind in self.rules.kinds.values())]
-        )
+        needed = [max(kind.min_interval_ns, kind.lock_delay_ns) for kind in self.rules.kinds.values()]
+        return max([self.rules.request_memory_ns, *needed])
 
     def recover(self, tables: Mapping[Table, Sequence[Row]], last_id: int, now: int) -> None:
         """Take everything live in as it was stored, into a new machine.
@@ -214,6 +213,9 @@ class Machine:
         """
         self._now = now
         self._ledger.start_ids(last_id, now)
+        # What is forgotten first in, first out, is taken in as it came; a store keeps it by worker.
+        ended = sorted(tables.get(Table.ENDED_REQUESTS, ()), key=lambda row: int(row[2]))
+        tables = {**tables, Table.ENDED_REQUESTS: ended}
         for table, load in self._loaders(now).items():
             for row in tables.get(table, ()):
                 load(row)
@@ -374,8 +376,10 @@ class Machine:
 
     def _serve_freed(self, now: int) -> None:
         freed = self._ledger.freed
-        while freed:
-            self._waits.serve(freed.pop(), now)
+        # In order, new ones included: a resource before its pool, so that whoever waited for both goes first.
+        for key in freed:
+            self._waits.serve(key, now)
+        freed.clear()
 
     def _take_permit(self, command: TakePermit, now: int) -> Outcome:
         if not command.booking_id:

@@ -127,13 +127,15 @@ class RateLimits:
         limit.windows.unbook(booking)
         if not limit.windows.is_room(booking.count, now):
             # Only after an operator has lowered the limit since it was booked.
-            limit.windows.book(booking)
             full = limit.windows.earliest(booking.count, now, limit.rule.use_within_ns, now)
+            limit.windows.book(booking)
             return Refused(
                 reason=Reason.WINDOW_FULL, subject=limit.name, retry_at=full.at, window_ns=full.window_ns
             )
         self._forget_booking(booking)
         self._ledger.end_request(booking.worker, booking.request_id, now)
+        # Claimed before its last moment, it leaves the windows sooner than it was to.
+        self._ledger.freed.append(limit.key)
         return self._take(limit, booking.worker, booking.count, command.request_id, now)
 
     def record_usage(self, command: RecordUsage, now: int) -> UsageRecorded:
@@ -325,8 +327,9 @@ class RateLimits:
         ahead = self._queues.units_ahead(limit.key, rank)
         start = now + command.not_before_ns
         if ahead:
-            start = max(start, limit.windows.earliest(ahead, now, rule.use_within_ns, now).at)
-        execute_at = limit.windows.earliest(command.count + ahead, start, hold_ns, now).at
+            start = limit.windows.earliest(command.count + ahead, start, hold_ns, now).at
+        # When those ahead will have been served is an estimate; that there is room for the booking is not.
+        execute_at = limit.windows.earliest(command.count, start, hold_ns, now).at
         if execute_at - now > self._horizon_ns:
             raise OutOfRange(
                 "BEYOND_HORIZON",

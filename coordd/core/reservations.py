@@ -124,6 +124,9 @@ class Reservations:
             request_id=command.request_id,
         )
         self._hold(reservation, key)
+        if key is not None and pool is not None:
+            # Whoever heads the pool's queue and wants the same resource is to hold it up no longer.
+            self._ledger.freed.append(pool.key)
         self._changed[reservation.id] = reservation
         return reservation
 
@@ -194,7 +197,9 @@ class Reservations:
                 field="unused_units",
                 units=reservation.units if reservation.is_refilling else 0,
             )
-        self._end(reservation, command.unused_units, now)
+        self._settle(reservation, command.unused_units, now)
+        self._drop(reservation)
+        self._ledger.end_request(reservation.worker, reservation.request_id, now)
         self._ledger.observe_hold(f"reservation/{reservation.type}", now - reservation.granted_at)
         return ResourceReleased(reservation=reservation)
 
@@ -211,12 +216,9 @@ class Reservations:
 
     def force(self, reservation: Reservation, now: int) -> None:
         """End a reservation as if all of its units were used."""
-        if reservation.is_refilling and reservation.expires_at <= now:
-            # Charged at its latest possible use, where it stays.
-            self._drop(reservation)
-            self._ledger.end_request(reservation.worker, reservation.request_id, now)
-        else:
-            self._end(reservation, 0, now)
+        # Units of a refilling pool stay charged at their latest possible use: their holder may not know yet.
+        self._drop(reservation)
+        self._ledger.end_request(reservation.worker, reservation.request_id, now)
 
     def undo(self, reservation: Reservation, now: int) -> None:
         """Take back a grant nobody heard of."""
@@ -318,11 +320,6 @@ class Reservations:
         pool = self._pools.get(reservation.pool)
         if pool is not None and not reservation.is_refilling:
             pool.held += reservation.units
-
-    def _end(self, reservation: Reservation, unused: int, now: int) -> None:
-        self._settle(reservation, unused, now)
-        self._drop(reservation)
-        self._ledger.end_request(reservation.worker, reservation.request_id, now)
 
     def _settle(self, reservation: Reservation, unused: int, now: int) -> None:
         pool = self._pools.get(reservation.pool)

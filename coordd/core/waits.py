@@ -211,23 +211,23 @@ class Waits:
         return earlier
 
     def _resume(self, waiter: Waiter, command: WaitableCommand, now: int) -> Granted | Refused | Queued:
+        blocked = self._check_again(waiter, now)
+        if blocked is None and waiter.away_until:
+            self._come_back(waiter)
+            self._forget(waiter)
+            return Granted(grant=self._grant(waiter.command, now))
         if not command.wait_ns:
             return self._refusal(self._blocked(waiter, now), waiter.rank)
+        if blocked is not None and waiter.away_until:
+            if blocked.key is None:
+                self._remove(waiter)
+                return blocked.refused(0)
+            self._come_back(waiter)
+            self._enter(waiter, blocked)
         waiter.times_out_at = now + command.wait_ns
         self._ledger.deadlines.not_after(waiter, waiter.times_out_at)
         self._changed[waiter.id] = waiter
-        if not waiter.away_until:
-            return Queued(id=waiter.id, is_resumed=True)
-        self._come_back(waiter)
-        blocked = self._components[command.__class__].check(waiter.command, waiter.rank, now)
-        if blocked is not None and blocked.key is not None:
-            self._enter(waiter, blocked)
-            return Queued(id=waiter.id, is_resumed=True)
-        self._forget(waiter)
-        if blocked is not None:
-            self._ledger.forget_waiting(command.worker, command.request_id)
-            return blocked.refused(0)
-        return Granted(grant=self._grant(waiter.command, now))
+        return Queued(id=waiter.id, is_resumed=True)
 
     def _begin(self, command: WaitableCommand, rank: Rank, blocked: Blocked, now: int) -> Queued:
         full = self._queues.length(blocked.key) >= WAITERS_PER_QUEUE_MAX

@@ -14,7 +14,7 @@ from coordd.core.limits import COMMANDS_PER_BATCH_MAX, SECOND
 from coordd.core.machine import Machine
 from coordd.core.records import Batch
 from coordd.engine.clock import Clock
-from coordd.engine.errors import StoreFailed
+from coordd.engine.errors import Draining, StoreFailed
 from coordd.engine.watch import Event
 from coordd.store.protocol import CommitFailed, Store
 
@@ -57,7 +57,7 @@ class Commits:
         self._has_work = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_failed = asyncio.Event()
-        self._is_stopping = False
+        self._is_stopping = self._is_done = False
 
     def start(self, sequence: int, now: int) -> None:
         """Go on after the batch `sequence`, the last one in the store."""
@@ -72,14 +72,18 @@ class Commits:
         return self.error
 
     def check(self) -> None:
-        """Raise StoreFailed if a commit has failed."""
+        """Raise StoreFailed if a commit has failed, Draining once `run` has committed its last."""
         if self.error is not None:
             raise StoreFailed("the store has failed; the daemon is stopping")
+        if self._is_done:
+            raise Draining("the daemon has stopped")
 
     async def admit(self) -> None:
-        """Wait for room in the open batch. Raises: StoreFailed."""
+        """Wait for room in the open batch. Raises: EngineError."""
         while self._commands >= COMMANDS_PER_BATCH_MAX and self.error is None:
             self._has_room.clear()
+            # Commands that change nothing fill a batch, too, and nothing else would close it.
+            self._has_work.set()
             await self._has_room.wait()
         self.check()
 
@@ -99,6 +103,8 @@ class Commits:
     async def durable(self) -> None:
         """Wait until all that has been decided so far is durable. Raises: StoreFailed."""
         if self._machine.has_changes:
+            # Also what no command has announced: a read may have found that charges have left their window.
+            self._has_work.set()
             waiting = self._open
         elif self._under_way is not None:
             waiting = self._under_way
@@ -116,10 +122,9 @@ class Commits:
             self._has_work.clear()
             try:
                 await self._commit_open()
-            except CommitFailed as error:
-                self._fail(error)
             except Exception as error:  # noqa: BLE001 - a bug must stop the daemon, not leave every caller waiting
-                self._fail(CommitFailed(f"bug: {error!r}"))
+                self.fail(error)
+        self._is_done = True
 
     def stop(self) -> None:
         """Let `run` commit what is open, and return."""
@@ -128,6 +133,8 @@ class Commits:
 
     async def _commit_open(self) -> None:
         """Commit the open batch, answer those who wait for it, then tell what has happened."""
+        if self.error is not None:
+            return
         events, self._events = self._events, []
         waiting, self._open = self._open, []
         self._commands = 0
@@ -167,11 +174,14 @@ class Commits:
         self.count += 1
         self.total_ns += self._clock.now() - began
 
-    def _fail(self, error: CommitFailed) -> None:
-        self.error = error
+    def fail(self, error: Exception) -> None:
+        """Commit nothing more: a commit has failed, or a bug has shown that memory can't be trusted."""
+        if self.error is None:
+            self.error = error if isinstance(error, CommitFailed) else CommitFailed(f"bug: {error!r}")
         self._has_failed.set()
         self._has_room.set()
-        failed = StoreFailed(str(error))
+        self._has_work.set()
+        failed = StoreFailed(str(self.error))
         for committed in (self._under_way or []) + self._open:
             if not committed.done():
                 committed.set_exception(failed)

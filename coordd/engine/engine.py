@@ -111,8 +111,9 @@ class Engine:
         ]
 
     async def stop(self) -> None:
-        """Commit what is open, end every wait, close the store."""
+        """End every wait, commit what is open, close the store."""
         self._is_stopping = True
+        self._fail_waits(Draining("the daemon is stopping"))
         if self._timer is not None:
             self._timer.cancel()
         self._commits.stop()
@@ -195,7 +196,7 @@ class Engine:
             if isinstance(outcome, Queued):
                 self._enter(wait, outcome.id)
             else:
-                # Now and not after the commit: a stream that goes meanwhile has to know what it leaves behind.
+                # Now, not after the commit: a stream that goes meanwhile has to know what it leaves.
                 self._note_untold(outcome)
                 wait.finish(outcome)
         finally:
@@ -209,10 +210,9 @@ class Engine:
 
     def return_grant(self, grant: Grant, waiter: Waiter | None) -> None:
         """Take back a grant that its stream could not be told, unless somebody else was told."""
-        id = grant_id(grant)
-        if id in self._untold:
-            self._untold.discard(id)
-            self._decide_unanswered(ReturnGrant(id=id, waiter=waiter))
+        if grant_id(grant) in self._untold:
+            self._untold.discard(grant_id(grant))
+            self._decide_unanswered(ReturnGrant(id=grant_id(grant), waiter=waiter))
 
     def keep_grant(self, grant: Grant) -> None:
         """Let a grant stay: its stream, or another, was told."""
@@ -282,8 +282,11 @@ class Engine:
         self._timer = None
         if self._commits.error is None:
             now = self._clock.now()
-            self._machine.tick(now)
-            self._after_step(now)
+            try:
+                self._machine.tick(now)
+                self._after_step(now)
+            except Exception as error:  # noqa: BLE001 - nobody asked, so nobody else would hear of it
+                self._commits.fail(error)
 
     # -- telling ---------------------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """One wait stream's end of a wait: places while it waits, then a grant or a refusal.
 
 Owns: what its stream has been told. Rules: places are coalesced, the last word is not. A stream that ends
-without its grant leaves its waiter away (or out, without a request id); a grant that could not be told goes
-back at once.
+without its grant leaves its waiter away (or out, without a request id). A grant whose stream is gone before it
+is handed over goes back at once; once handed over it stays, since nobody can know whether it arrived: its holder
+may be at work.
 """
 
 from types import TracebackType
@@ -47,7 +48,6 @@ class Wait:
     __slots__ = (
         "_command",
         "_final",
-        "_grant",
         "_host",
         "_is_told",
         "_place",
@@ -66,7 +66,6 @@ class Wait:
         self._final: Granted | Refused | Exception | None = None
         # Whether the last word was handed over.
         self._is_told = False
-        self._grant: Granted | None = None
         self._waiter: Waiter | None = None
         # The waiter's id, 0 before it waits.
         self.id = 0
@@ -79,10 +78,7 @@ class Wait:
     ) -> None:
         self._host.end_wait(self)
         if isinstance(self._final, Granted) and not self._is_told:
-            self._grant = self._final
-            self.undelivered()
-        elif self._grant is not None:
-            self._host.keep_grant(self._grant.grant)
+            self._host.return_grant(self._final.grant, self._waiter)
 
     def __aiter__(self) -> "Wait":
         return self
@@ -95,15 +91,6 @@ class Wait:
         while self._final is None and self._place is self._told:
             await self._signal.wait()
         return self._next()
-
-    def undelivered(self) -> None:
-        """Give the grant that was yielded back.
-
-        Its stream was gone. One that another stream or call was told stays.
-        """
-        granted, self._grant = self._grant, None
-        if granted is not None:
-            self._host.return_grant(granted.grant, self._waiter)
 
     # -- the engine's end ------------------------------------------------------------------------------------
 
@@ -127,7 +114,7 @@ class Wait:
             return self._place
         self._is_told = True
         if isinstance(self._final, Granted):
-            self._grant = self._final
+            self._host.keep_grant(self._final.grant)
             return self._final
         if isinstance(self._final, Refused):
             return self._final

@@ -5,9 +5,7 @@ at its `yield` that a message could not be sent; nothing unforeseen leaves the d
 not know: any service.
 
 Why handlers are wrapped once at registration and not by an interceptor at each call: it costs nothing per
-call. And why they are registered as generic handlers only, and not also by method as the generated
-`add_..._to_server` does: grpc.aio then waits for one future at a time and not for one per method, all set up
-anew for every call.
+call.
 """
 
 import asyncio
@@ -42,7 +40,7 @@ class Calls:
     """The calls under way, and the wrapping that keeps count of them."""
 
     def __init__(self) -> None:
-        self._under_way = 0
+        self._begun = self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -50,13 +48,25 @@ class Calls:
         """Return once no call is under way but endless ones."""
         await self._idle.wait()
 
-    def generic_handler(self, register: Register, servicer: object) -> grpc.GenericRpcHandler:
-        """Return the wrapped handlers of a service; `register` is its generated `add_..._to_server`."""
+    async def quiet(self, for_s: float) -> None:
+        """Return once no call but endless ones has been under way for so many seconds."""
+        begun = -1
+        while begun != self._begun:
+            await self._idle.wait()
+            begun = self._begun
+            await asyncio.sleep(for_s)
+
+    def handlers(self, register: Register, servicer: object) -> tuple[str, dict[str, Handler]]:
+        """Return a service's name and its wrapped handlers by method.
+
+        Args: register: the service's generated `add_..._to_server`.
+        """
         registry = _Registry()
         register(servicer, registry)
         [(service, handlers)] = registry.services.items()
-        wrapped = {name: self._wrapped(f"/{service}/{name}", handler) for name, handler in handlers.items()}
-        return grpc.method_handlers_generic_handler(service, wrapped)
+        return service, {
+            name: self._wrapped(f"/{service}/{name}", handler) for name, handler in handlers.items()
+        }
 
     def _wrapped(self, method: str, handler: Handler) -> Handler:
         parse = tolerant(handler.request_deserializer)
@@ -71,6 +81,7 @@ class Calls:
             return behaviour
 
         async def counted(request: Any, context: Context) -> Any:
+            self._begun += 1
             self._under_way += 1
             self._idle.clear()
             try:

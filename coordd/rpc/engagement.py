@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
 from coordd.core import commands, outcomes, records
+from coordd.core.errors import InvalidArgument
 from coordd.core.machine import Machine
 from coordd.core.views import ItemView
 from coordd.rpc import fields, messages, waits
@@ -132,6 +133,9 @@ def _kinds(kind: str) -> tuple[str, ...]:
 def _item_view(item: str, kinds: tuple[str, ...]) -> Callable[[Machine, int], ItemView]:
     def view(machine: Machine, now: int) -> ItemView:
         check_kinds(machine, kinds)
+        if machine.rules.is_exclusive_by_kind and not kinds:
+            message = "kind is required: locks are exclusive per item and kind"
+            raise InvalidArgument("INVALID_ID", message, field="kind")
         return machine.item(item, "".join(kinds), now)
 
     return view

@@ -1,15 +1,15 @@
 """The streams of waits, the same for locks, reservations and permits.
 
-Rules: a grant counts as told once its message was handed to the transport, which the caller says by asking
-for more; if it closes the stream instead, the grant goes back at once. Must not know: which component waits,
-grpc.
+Rules: a grant counts as told once its message is handed to the transport. A client may close the stream as soon as
+it has read it, and that looks just like one that went before: so what happens after tells nothing, and taking the
+grant back then would take it from a worker that holds it.
+Must not know: which component waits, grpc.
 """
 
 from collections.abc import AsyncGenerator, Callable
 from typing import TypeVar
 
 from coordd.core.commands import WaitableCommand
-from coordd.core.outcomes import Granted
 from coordd.engine import Engine
 from coordd.rpc import messages
 
@@ -25,10 +25,4 @@ async def stream(
     """
     async with engine.wait(command) as wait:
         async for event in wait:
-            try:
-                yield response(**messages.answer(event, engine.now()))
-            except BaseException:
-                # Thrown in at the `yield` when the message could not be sent.
-                if isinstance(event, Granted):
-                    wait.undelivered()
-                raise
+            yield response(**messages.answer(event, engine.now()))

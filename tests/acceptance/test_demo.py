@@ -35,7 +35,8 @@ FIGURES = [
 ]
 
 
-@pytest.mark.timeout(180)
+# Longer than the demo gives itself.
+@pytest.mark.timeout(240)
 def test_every_tweet_is_answered_once_though_a_worker_and_the_daemon_are_killed(tmp_path: Path) -> None:
     command = [*DEMO, "--workers", "3", "--keep", str(tmp_path)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

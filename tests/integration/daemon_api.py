@@ -168,9 +168,9 @@ class DaemonProcess:
         self.lines = lines
 
     @classmethod
-    async def start(cls, config: Path) -> "DaemonProcess":
-        """Start the daemon and return once it serves."""
-        process = await launch(config)
+    async def start(cls, config: Path, preexec: Callable[[], None] | None = None) -> "DaemonProcess":
+        """Start the daemon, with `preexec` done before within its process; return once it serves."""
+        process = await launch(config, preexec)
         assert process.stdout is not None
         lines = [(await process.stdout.readline()).decode() for _ in range(2)]
         if not lines[0].startswith("coordd serving on "):
@@ -186,7 +186,7 @@ class DaemonProcess:
         return self.process.returncode, errors.decode()
 
 
-async def launch(config: Path) -> asyncio.subprocess.Process:
+async def launch(config: Path, preexec: Callable[[], None] | None = None) -> asyncio.subprocess.Process:
     """Start `coordd serve` with a configuration file."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("COORDD_")}
     return await asyncio.create_subprocess_exec(
@@ -197,4 +197,5 @@ async def launch(config: Path) -> asyncio.subprocess.Process:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=environment,
+        preexec_fn=preexec,
     )

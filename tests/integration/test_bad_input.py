@@ -161,6 +161,7 @@ FORMS: list[tuple[str, str, Any]] = [
     (INVALID, "UNKNOWN_KIND", engagement.HasRecentEngagementRequest(item="i", kinds=["nope"])),
     (INVALID, "UNKNOWN_TYPE", reserve(type="nope")),
     (INVALID, "UNKNOWN_TYPE", reservation.CheckAvailabilityRequest(type="nope")),
+    (INVALID, "UNKNOWN_OPERATION", reserve(type="api_quota", resource_id="ü" * 256)),
     (INVALID, "UNKNOWN_OPERATION", reservation.ReserveApiQuotaRequest(worker="w", operation="nope")),
     (INVALID, "UNKNOWN_ENDPOINT", permit(endpoint="nope")),
     (INVALID, "UNKNOWN_ENDPOINT", rate_limit.GetRemainingCapacityRequest(endpoint="nope")),

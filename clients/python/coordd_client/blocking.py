@@ -16,11 +16,11 @@ from coordd_client import locks, reservations
 from coordd_client import permits as permit_calls
 from coordd_client.binding import named_after
 from coordd_client.client import DEFAULT_ADDRESS
-from coordd_client.errors import CoorddError, DeadlineExceeded, Unavailable, from_call
+from coordd_client.errors import CoorddError, Unavailable, from_call
 from coordd_client.holdings import Holding, LockHolding, PermitHolding, ReservationHolding
 from coordd_client.messages import Call, Method, Page, Terms, Wait, codecs, stream_ended
 from coordd_client.retries import Backoff, Config
-from coordd_client.session import WAIT_S_MIN, OnQueued, Stamped
+from coordd_client.session import WAIT_S_MIN, OnQueued, Stamped, is_answer
 from coordd_client.transport import CHANNEL_OPTIONS
 from coordd_client.values import Lock, Permit, Priority, Queued, Reservation
 
@@ -55,8 +55,9 @@ class _Session:
         wait = terms.wait if wait_s else None
         try:
             return self.wait(wait, wait_s, on_queued) if wait and wait_s else self.call(terms.once)
-        except (KeyboardInterrupt, DeadlineExceeded):
-            self._forgo(terms, wait)
+        except BaseException as error:  # what a signal's handler raises, and what `on_queued` raises, too
+            if not is_answer(error):
+                self._forgo(terms, wait)
             raise
 
     def wait(self, wait: Wait[T], wait_s: float, on_queued: OnQueued | None) -> Stamped[T]:
@@ -82,18 +83,21 @@ class _Session:
         timeout_s = left_s + self.config.wait_grace_s
         stream = self._channel.unary_stream(wait.method.path, **codecs(wait.method))
         messages = stream(wait.within(left_s), timeout=timeout_s)
+        granted: Stamped[T] | None = None
         try:
-            for message in messages:
+            for message in messages:  # to the very end: see the async client
                 backoff.reset()
                 event = wait.event(message)
                 if not isinstance(event, Queued):
-                    return Stamped(event, time.monotonic())
-                if on_queued is not None:
+                    granted = Stamped(event, time.monotonic())
+                elif on_queued is not None:
                     on_queued(event)
         except grpc.RpcError as error:
             raise from_call(error) from error
         finally:
             messages.cancel()
+        if granted is not None:
+            return granted
         raise stream_ended()
 
     def _forgo(self, terms: Terms[T], wait: Wait[T] | None) -> None:

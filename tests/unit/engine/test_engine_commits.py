@@ -1,4 +1,4 @@
-"""Nothing is answered before it is durable, what comes meanwhile is one batch, and nobody disturbs another."""
+"""Nothing is answered before it is durable; what comes meanwhile is one batch; nobody disturbs another."""
 
 import asyncio
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from engine_rig import GatedStore, granted, lock, permit, release, running, turns
 
+from coordd.core.commands import ReleaseLock, RenewLock
 from coordd.core.errors import CommandError, FailedPrecondition
 from coordd.core.limits import COMMANDS_PER_BATCH_MAX
 from coordd.core.outcomes import Granted, LockReleased, Reason, Refused
@@ -64,8 +65,6 @@ async def test_an_error_waits_for_what_it_saw(engine: Engine, store: GatedStore)
 
 
 def _renewal(command: Any) -> Any:
-    from coordd.core.commands import RenewLock
-
     return RenewLock(item=command.item, worker=command.worker, token=command.token)
 
 
@@ -80,7 +79,8 @@ async def test_a_read_waits_for_what_it_saw(engine: Engine, store: GatedStore) -
     assert not read.done()
     store.let_go()
     view = await read
-    assert view.lock is not None and view.lock.worker == "w1"
+    assert view.lock is not None
+    assert view.lock.worker == "w1"
     await grant
     assert store.log == ["commit 1", "granted", "read"]
 
@@ -135,8 +135,6 @@ async def test_what_came_and_went_within_a_batch_is_no_lock_but_history(
     await turns()
     # Nobody can know the token before its commit; the next one after the first is it.
     token = store.batches[0].last_id + 1
-    from coordd.core.commands import ReleaseLock
-
     ended = asyncio.create_task(
         engine.submit(ReleaseLock(item="second", worker="w1", token=token, outcome=1))
     )
@@ -231,5 +229,6 @@ async def test_status_counts_commits_and_commands(engine: Engine) -> None:
     await engine.submit(lock(worker="w2"))
     status = engine.status()
     assert (status.commits, status.commands) == (1, 2)
-    assert status.commit_ns_mean is not None and status.commit_ns_mean > 0
+    assert status.commit_ns_mean is not None
+    assert status.commit_ns_mean > 0
     assert status.uptime_ns > 0

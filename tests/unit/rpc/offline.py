@@ -8,7 +8,7 @@ daemon wraps them, on an event loop in another thread, and hands their messages 
 import asyncio
 import queue
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,19 +61,12 @@ class AsyncContext:
 class Blocking:
     """A servicer as grpcio-testing wants it, over the handlers of one service."""
 
-    def __init__(
-        self, handlers: grpc.GenericRpcHandler, service: str, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, handlers: Mapping[str, Any], loop: asyncio.AbstractEventLoop) -> None:
         self._handlers = handlers
-        self._service = service
         self._loop = loop
 
     def __getattr__(self, name: str) -> Any:
-        class Details:
-            method = f"/{self._service}/{name}"
-            invocation_metadata = ()
-
-        handler: Any = self._handlers.service(Details)
+        handler = self._handlers[name]
         return (
             self._stream(handler.unary_stream)
             if handler.response_streaming
@@ -136,7 +129,7 @@ class Offline:
         calls = rpc.Calls()
         services = [service for file in _FILES for service in file.DESCRIPTOR.services_by_name.values()]
         servicers = {
-            service: Blocking(calls.generic_handler(add, servicer(backend)), service.full_name, self.loop)
+            service: Blocking(calls.handlers(add, servicer(backend))[1], self.loop)
             for service, (servicer, add) in zip(services, rpc.SERVICERS, strict=True)
         }
         self.server = grpc_testing.server_from_dictionary(servicers, grpc_testing.strict_real_time())

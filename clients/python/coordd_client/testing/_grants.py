@@ -79,9 +79,8 @@ class Book:
         """Answers a request that does not wait."""
         if (before := self.granted(request)) is not None:
             return method.reply(granted=before)
-        if (refusal := claim.obstacle()) is None:
+        if (refusal := self.shared.waits.refusal(claim, request)) is None:
             return method.reply(granted=claim.grant())
-        refusal.queue_position = self.shared.waits.count(claim.line) + 1
         return method.reply(refused=refusal)
 
     def begin(self, request: Any, grant: Any) -> Any:

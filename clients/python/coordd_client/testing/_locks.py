@@ -36,6 +36,7 @@ class Locks(Book):
         self._min_interval_s = min_interval_s
         self._lock_delay_s = lock_delay_s
         self._rests_until_s: dict[str, float] = {}
+        self._released: set[int] = set()
         self.claims = {locks.AWAIT.path: self._claim}
         self.calls = {
             locks.REQUEST.path: lambda request: self.ask(locks.REQUEST, self._claim(request), request),
@@ -84,7 +85,7 @@ class Locks(Book):
 
     def _claim(self, request: Any) -> Claim:
         return Claim(
-            line=f"item {request.item}",
+            lines=(f"item {request.item}",),
             obstacle=lambda: self._obstacle(request.item, request.kind),
             grant=lambda: self.begin(request, self._lease(request)),
         )
@@ -95,12 +96,14 @@ class Locks(Book):
         return _Held(request.item, request.kind, request.worker, self.now_s, ttl_s, self.now_s + ttl_s)
 
     def _obstacle(self, item: str, kind: str) -> common_pb2.Refusal | None:
+        if (recent := self._recent(item, kind)) is not None:
+            return recent
         for held in self.live.values():
             if held.item == item:
                 return self.shared.refusal(common_pb2.REFUSAL_REASON_HELD, item, held.ends_s, held.worker)
         if (rests_until_s := self._rests_until_s.get(item, 0.0)) > self.now_s:
             return self.shared.refusal(common_pb2.REFUSAL_REASON_LOCK_DELAY, item, rests_until_s)
-        return self._recent(item, kind)
+        return None
 
     def _recent(self, item: str, kind: str) -> common_pb2.Refusal | None:
         interval_s = self._min_interval_s.get(kind, 0.0)
@@ -108,7 +111,6 @@ class Locks(Book):
             is_same = (engagement.item, engagement.kind) == (item, kind)
             if is_same and engagement.outcome in _COUNTS and at_s + interval_s > self.now_s:
                 reason = common_pb2.REFUSAL_REASON_RECENTLY_ENGAGED
-                self.shared.timeline.wake_at(at_s + interval_s)
                 return self.shared.refusal(reason, item, at_s + interval_s, engagement.worker)
         return None
 
@@ -125,9 +127,10 @@ class Locks(Book):
         held = self.held_by(request.fencing_token, request.worker)
         if held is not None:
             self.end(request.fencing_token, request.outcome)
-        entry = next(each for _, each in self.history if each.fencing_token == request.fencing_token)
-        if held is None and entry.outcome != request.outcome and entry.outcome == pb.OUTCOME_UNKNOWN:
+            self._released.add(request.fencing_token)
+        if request.fencing_token not in self._released:
             raise LeaseLost("the lease had run out", reason="LEASE_LOST", metadata={"item": request.item})
+        entry = next(each for _, each in self.history if each.fencing_token == request.fencing_token)
         return pb.ReleaseLockResponse(engagement=entry, already_released=held is None)
 
     def _get(self, request: pb.GetLockRequest) -> pb.GetLockResponse:

@@ -19,13 +19,19 @@ _HTTP_TOO_MANY_REQUESTS = 429
 
 @dataclass
 class _Charge:
+    """Calls that count from `starts_s` until one window after `at_s`, when they may be made at last."""
+
     endpoint: str
     worker: str
     permits: int
-    granted_s: float
+    starts_s: float
     at_s: float
-    is_booking: bool = False
+    lapses_s: float | None = None  # of a booking
     is_open: bool = True
+
+    @property
+    def is_booking(self) -> bool:
+        return self.lapses_s is not None
 
 
 class Permits(Book):
@@ -62,7 +68,7 @@ class Permits(Book):
     def expire(self) -> None:
         """Bookings that were not claimed lapse; permits past their time cannot be settled any more."""
         for each, charge in list(self.live.items()):
-            if charge.is_booking and charge.at_s <= self.now_s:
+            if charge.lapses_s is not None and charge.lapses_s <= self.now_s:
                 del self.live[each]
             charge.is_open = charge.is_open and charge.at_s > self.now_s
 
@@ -74,7 +80,7 @@ class Permits(Book):
             endpoint=charge.endpoint,
             worker=charge.worker,
             permits=charge.permits,
-            granted_at=timeline.instant(charge.granted_s),
+            granted_at=timeline.instant(charge.starts_s),
             use_by=timeline.instant(charge.at_s),
             use_within=duration(charge.at_s - self.now_s),
         )
@@ -83,16 +89,16 @@ class Permits(Book):
         charge: _Charge = self.live[booking_id]
         return pb.ScheduleRequestResponse(
             booking_id=booking_id,
-            execute_at=self.shared.timeline.instant(charge.granted_s),
-            estimated_delay=duration(max(0.0, charge.granted_s - self.now_s)),
-            claim_until=self.shared.timeline.instant(charge.at_s),
+            execute_at=self.shared.timeline.instant(charge.starts_s),
+            estimated_delay=duration(max(0.0, charge.starts_s - self.now_s)),
+            claim_until=self.shared.timeline.instant(charge.lapses_s or 0.0),
             permits=charge.permits,
         )
 
     def _claim(self, request: Any) -> Claim:
         wanted = self._wanted(request)
         return Claim(
-            line=f"endpoint {request.endpoint}",
+            lines=(f"endpoint {request.endpoint}",),
             obstacle=lambda: self._obstacle(request.endpoint, wanted),
             grant=lambda: self.begin(request, self._charge(request, wanted)),
         )
@@ -113,34 +119,53 @@ class Permits(Book):
             raise InvalidRequest(f"unknown endpoint {endpoint}", reason="UNKNOWN_ENDPOINT")
         return self._limits[endpoint]
 
-    def _used(self, endpoint: str, window_s: float, at_s: float, worker: str = "") -> int:
+    def _charges(self, endpoint: str) -> list[_Charge]:
+        return [charge for charge in self.live.values() if charge.endpoint == endpoint]
+
+    def _used(self, endpoint: str, window_s: float, worker: str = "") -> int:
         return sum(
             charge.permits
-            for charge in self.live.values()
-            if charge.endpoint == endpoint and charge.at_s > at_s - window_s and worker in {"", charge.worker}
+            for charge in self._charges(endpoint)
+            if charge.at_s > self.now_s - window_s and worker in {"", charge.worker}
         )
 
-    def _frees_s(self, endpoint: str, window_s: float, limit: int, wanted: int) -> float:
-        leaves = sorted(
-            (charge.at_s + window_s, charge.permits)
-            for charge in self.live.values()
-            if charge.endpoint == endpoint
+    def _has_room(
+        self, endpoint: str, window: tuple[float, int], wanted: int, from_s: float, until_s: float
+    ) -> bool:
+        """Whether `wanted` more fit at every instant; they can cease to only where a charge starts."""
+        window_s, limit = window
+        charges = self._charges(endpoint)
+        starts = [from_s, *(each.starts_s for each in charges if from_s < each.starts_s < until_s)]
+        levels = (
+            sum(each.permits for each in charges if each.starts_s <= at_s < each.at_s + window_s)
+            for at_s in starts
         )
-        frees_s = self.now_s
-        for leaves_s, _ in leaves:
-            if self._used(endpoint, window_s, frees_s) + wanted <= limit:
-                break
-            frees_s = max(frees_s, leaves_s)
-        return frees_s
+        return max(levels) + wanted <= limit
 
-    def _free_last(self, endpoint: str, wanted: int) -> tuple[float, float]:
-        return max(
-            (self._frees_s(endpoint, window_s, limit, wanted), window_s)
-            for window_s, limit in self._windows(endpoint)
-        )
+    def _frees_s(
+        self, endpoint: str, window: tuple[float, int], wanted: int, start_s: float, hold_s: float
+    ) -> float:
+        window_s, _ = window
+        leaves = sorted(each.at_s + window_s for each in self._charges(endpoint))
+        for at_s in (start_s, *(each for each in leaves if each > start_s)):
+            if self._has_room(endpoint, window, wanted, at_s, at_s + hold_s + window_s):
+                return at_s
+        raise AssertionError("once all have left, there is room")
+
+    def _earliest(self, endpoint: str, wanted: int, start_s: float, hold_s: float) -> tuple[float, float]:
+        """Returns from when on all windows have room, and the length of the one that has it last."""
+        last_s = 0.0
+        while True:
+            at_s, window_s = max(
+                (self._frees_s(endpoint, window, wanted, start_s, hold_s), window[0])
+                for window in self._windows(endpoint)
+            )
+            if at_s <= start_s:
+                return start_s, last_s
+            start_s, last_s = at_s, window_s
 
     def _obstacle(self, endpoint: str, wanted: int) -> common_pb2.Refusal | None:
-        frees_s, window_s = self._free_last(endpoint, wanted)
+        frees_s, window_s = self._earliest(endpoint, wanted, self.now_s, self._use_within_s)
         if frees_s <= self.now_s:
             return None
         self.shared.timeline.wake_at(frees_s)
@@ -154,10 +179,10 @@ class Permits(Book):
         booking = self.held_by(request.booking_id, request.worker)
         if booking is None or not booking.is_booking:
             raise BookingLapsed("the booking is over", reason="BOOKING_LAPSED")
-        if booking.granted_s > self.now_s:
+        if booking.starts_s > self.now_s:
             reason = common_pb2.REFUSAL_REASON_BOOKING_EARLY
             return pb.CanMakeRequestResponse(
-                refused=self.shared.refusal(reason, booking.endpoint, booking.granted_s)
+                refused=self.shared.refusal(reason, booking.endpoint, booking.starts_s)
             )
         del self.live[request.booking_id]
         return pb.CanMakeRequestResponse(granted=self.begin(request, self._charge(request, booking.permits)))
@@ -179,11 +204,12 @@ class Permits(Book):
             booked: pb.ScheduleRequestResponse = before
             return booked
         wanted = self._wanted(request)
+        hold_s = self._claim_window_s + self._use_within_s
         not_before_s = self.now_s + seconds(request.not_before)
-        execute_s = max(not_before_s, self._free_last(request.endpoint, wanted)[0])
-        claim_until_s = execute_s + self._claim_window_s
-        self.shared.timeline.wake_at(claim_until_s)
-        charge = _Charge(request.endpoint, request.worker, wanted, execute_s, claim_until_s, is_booking=True)
+        execute_s, _ = self._earliest(request.endpoint, wanted, not_before_s, hold_s)
+        lapses_s = execute_s + self._claim_window_s
+        self.shared.timeline.wake_at(lapses_s)
+        charge = _Charge(request.endpoint, request.worker, wanted, execute_s, execute_s + hold_s, lapses_s)
         reply: pb.ScheduleRequestResponse = self.begin(request, charge)
         return reply
 
@@ -198,9 +224,9 @@ class Permits(Book):
         return [self._capacity(endpoint, *window) for window in self._windows(endpoint)]
 
     def _capacity(self, endpoint: str, window_s: float, limit: int) -> pb.WindowCapacity:
-        used = self._used(endpoint, window_s, self.now_s)
-        charges = [each.at_s for each in self.live.values() if each.endpoint == endpoint]
-        resets_s = max([self.now_s, *(at_s + window_s for at_s in charges)]) if used else self.now_s
+        used = self._used(endpoint, window_s)
+        leaves = (each.at_s + window_s for each in self._charges(endpoint))
+        resets_s = max(self.now_s, *leaves) if used else self.now_s
         return pb.WindowCapacity(
             name=_name(window_s),
             window=duration(window_s),
@@ -223,7 +249,7 @@ class Permits(Book):
                 name=window.name,
                 window=window.window,
                 allocated=window.limit,
-                used=self._used(request.endpoint, seconds(window.window), self.now_s, request.worker),
+                used=self._used(request.endpoint, seconds(window.window), request.worker),
                 remaining=window.remaining,
             )
             for window in self._capacities(request.endpoint)
@@ -234,9 +260,7 @@ class Permits(Book):
 
     def _active(self, endpoint: str) -> set[str]:
         since_s = self.now_s - self._windows(endpoint)[0][0]
-        return {
-            each.worker for each in self.live.values() if each.endpoint == endpoint and each.at_s > since_s
-        }
+        return {each.worker for each in self._charges(endpoint) if each.at_s > since_s}
 
     def _status(self, _: pb.GetSystemStatusRequest) -> pb.GetSystemStatusResponse:
         endpoints = [self._endpoint_status(endpoint) for endpoint in sorted(self._limits)]

@@ -66,9 +66,9 @@ class Reservations(Book):
 
     def _claim(self, request: Any) -> Claim:
         units = self._units(request)
-        name = request.type if request.type in self._pools else f"{request.type}/{request.resource_id}"
+        by_id = (f"resource {request.type}/{request.resource_id}",) if request.resource_id else ()
         return Claim(
-            line=f"resource {name}",
+            lines=(*by_id, f"resource {request.type}") if units else by_id,
             obstacle=lambda: self._obstacle(request, units),
             grant=lambda: self.begin(request, self._lease(request, units)),
         )
@@ -130,12 +130,10 @@ class Reservations(Book):
         return pb.ReleaseResourceResponse(already_released=held is None)
 
     def _check(self, request: pb.CheckAvailabilityRequest) -> pb.CheckAvailabilityResponse:
-        blocked_by = self._obstacle(request, self._units(request))
+        blocked_by = self.shared.waits.refusal(self._claim(request), request)
         return pb.CheckAvailabilityResponse(
             available=blocked_by is None,
-            queue_position=0
-            if blocked_by is None
-            else self.shared.waits.count(self._claim(request).line) + 1,
+            queue_position=0 if blocked_by is None else blocked_by.queue_position,
             estimated_wait=duration(0) if blocked_by is None else None,
             blocked_by=blocked_by,
             free_units=max(0, self._free(request.type)),

@@ -1,0 +1,366 @@
+"""A fleet of clients that outlives its daemon, and what it writes down of what it was told.
+
+Rules: a client repeats a call whose answer it never got, with the same request id, as the contract wants. It
+believes what was acknowledged, and nothing else. Instants are `time.monotonic()` unless they say otherwise.
+"""
+
+import asyncio
+import itertools
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+
+from coordd.v1 import (
+    admin_pb2_grpc,
+    engagement_pb2,
+    engagement_pb2_grpc,
+    rate_limit_pb2,
+    rate_limit_pb2_grpc,
+    reservation_pb2,
+    reservation_pb2_grpc,
+)
+
+CAPACITY: Final = 3
+WINDOW_S: Final = 2
+LIMIT: Final = 30
+KIND: Final = "analysis"
+_CONFIG: Final = f"""
+[server]
+address = "127.0.0.1:0"
+[log]
+level = "error"
+[kinds.{KIND}]
+lock_delay = "0s"
+[pools.small]
+capacity = {CAPACITY}
+[types.slot]
+pool = "small"
+[limits.post]
+windows = {{ "{WINDOW_S}s" = {LIMIT}, "1h" = {LIMIT * 1000} }}
+use_within = "500ms"
+[waits]
+resume_grace = "1m"
+[recovery]
+grace = "1s"
+"""
+
+
+def duration(seconds: float) -> Duration:
+    return Duration(seconds=int(seconds), nanos=round(seconds % 1 * 1e9))
+
+
+class Daemon:
+    """The real daemon, as a process, on one data file; killed and started as often as one likes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "coordd.db"
+        self._config = folder / "coordd.toml"
+        self._config.write_text(f'{_CONFIG}[store]\npath = "{self.path}"\n')
+        self._process: asyncio.subprocess.Process | None = None
+        self.address = ""
+
+    async def launch(self) -> None:
+        """Start the process."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("COORDD_")}
+        self._process = await asyncio.create_subprocess_exec(
+            Path(sys.executable).with_name("coordd"),
+            "serve",
+            "--config",
+            self._config,
+            stdout=asyncio.subprocess.PIPE,
+            env=environment,
+        )
+
+    async def serving(self) -> None:
+        """Wait until it serves."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        line = (await self._process.stdout.readline()).decode()
+        assert line.startswith("coordd serving on "), line
+        self.address = line.split()[3]
+
+    async def end(self, number: signal.Signals) -> int:
+        """Send a signal, wait for the end, and return the exit code."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        await self._process.communicate()
+        assert self._process.returncode is not None
+        return self._process.returncode
+
+    async def close(self) -> None:
+        """Leave no process behind, whatever happened."""
+        if self._process is not None and self._process.returncode is None:
+            await self.end(signal.SIGKILL)
+
+
+@dataclass
+class Held:
+    """Something granted. `asked_at`: before the first try. `told_at`: when the answer came."""
+
+    id: int
+    subject: str
+    worker: str
+    request_id: str
+    asked_at: float
+    told_at: float
+    ttl_s: float
+    # When the holder began to give it back, and when that was acknowledged; None: it has not.
+    returning_at: float | None = None
+    returned_at: float | None = None
+    outcome: int = 0
+
+    def surely_until(self) -> float:
+        """Until when nobody else can lawfully have it."""
+        lease_end = self.asked_at + self.ttl_s
+        return lease_end if self.returning_at is None else min(lease_end, self.returning_at)
+
+
+@dataclass
+class Journal:
+    """All that the fleet was told."""
+
+    locks: list[Held] = field(default_factory=list)
+    slots: list[Held] = field(default_factory=list)
+    # (id, asked at, told at) of every grant of any sort.
+    ids: list[tuple[int, float, float]] = field(default_factory=list)
+    # When a permit was used, wall clock in ns, as an upstream would see it.
+    uses: list[int] = field(default_factory=list)
+    # (worker, request id) of what was refused.
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    repeats: int = 0
+
+
+class Stubs:
+    """The services over one channel."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.engagement: Any = engagement_pb2_grpc.EngagementServiceStub(channel)
+        self.reservation: Any = reservation_pb2_grpc.ReservationServiceStub(channel)
+        self.rate_limit: Any = rate_limit_pb2_grpc.RateLimitServiceStub(channel)
+        self.admin: Any = admin_pb2_grpc.AdminServiceStub(channel)
+
+
+class Fleet:
+    """The clients. They call between `go_on` and `disconnect`."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.journal = Journal()
+        self._request_ids = itertools.count(1)
+        self._channels: list[grpc.aio.Channel] = []
+        self.stubs: Stubs | None = None
+        self._connected = asyncio.Event()
+        self._is_stopping = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # -- the wire --------------------------------------------------------------------------------------------
+
+    def connect(self, address: str) -> None:
+        """Make ready to call the daemon at `address`; nobody but the caller calls before `go_on`."""
+        self._channels.append(grpc.aio.insecure_channel(address))
+        self.stubs = Stubs(self._channels[-1])
+
+    def go_on(self) -> None:
+        """Let everybody call."""
+        self._connected.set()
+
+    def disconnect(self) -> None:
+        """Let nobody call: the daemon is about to go. Calls under way see it go."""
+        self._connected.clear()
+
+    async def close(self) -> None:
+        """Leave nothing behind, whatever happened."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for channel in self._channels:
+            await channel.close()
+
+    async def call(self, attempt: Callable[[Stubs], Awaitable[Any]]) -> Any:
+        """Return the answer of `attempt`, made again as often as the daemon goes away under it."""
+        for tries in itertools.count():
+            await self._connected.wait()
+            stubs = self.stubs
+            assert stubs is not None
+            try:
+                return await attempt(stubs)
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                    raise
+                is_killed = stubs is not self.stubs or not self._connected.is_set()
+                assert is_killed, "the daemon went away by itself"
+            self.journal.repeats += tries == 0
+        raise AssertionError
+
+    def request_id(self) -> str:
+        """Return a new one."""
+        return f"r{next(self._request_ids)}"
+
+    # -- the fleet -------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Set everybody to work."""
+        jobs = [self._lock] * 8 + [self._use_permit] * 5 + [self._hold_slot] * 5
+        self._tasks = [
+            asyncio.create_task(self._work(f"w{index}", job)) for index, job in enumerate(jobs, start=1)
+        ]
+
+    async def stop(self) -> None:
+        """Let everybody end what they are at; raise what went wrong."""
+        self._is_stopping = True
+        await asyncio.gather(*self._tasks)
+
+    def check(self) -> None:
+        """Raise what has gone wrong so far."""
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
+    async def _work(self, worker: str, job: Callable[[str], Awaitable[None]]) -> None:
+        while not self._is_stopping:
+            await job(worker)
+
+    async def _pause(self, seconds_max: float) -> None:
+        """Work, as it were."""
+        await asyncio.sleep(self.random.uniform(0, seconds_max))
+
+    # -- locks -----------------------------------------------------------------------------------------------
+
+    async def _lock(self, worker: str) -> None:
+        chance = self.random.random()
+        if chance < 0.05:
+            # Kept to the end, through every crash.
+            await self.take_lock(worker, f"kept:{self.request_id()}", ttl_s=600)
+        elif chance < 0.10:
+            # Forgotten: its lease runs out.
+            await self.take_lock(worker, f"item:{self.random.randrange(10)}", ttl_s=0.2)
+        else:
+            held = await self.take_lock(worker, f"item:{self.random.randrange(10)}", ttl_s=600)
+            await self._pause(0.01)
+            if held is not None:
+                await self.release_lock(held)
+
+    async def take_lock(self, worker: str, item: str, *, ttl_s: float) -> Held | None:
+        """Ask for a lock, waiting for it one time in two."""
+        asked_at, request_id = time.monotonic(), self.request_id()
+        values = {"item": item, "worker": worker, "kind": KIND, "request_id": request_id}
+        if self.random.random() < 0.5:
+            wait = engagement_pb2.AwaitLockRequest(
+                **values, ttl=duration(ttl_s), wait_timeout=duration(self.random.uniform(0.01, 2))
+            )
+            result = await self._ask(
+                lambda stubs: last(stubs.engagement.AwaitLock(wait)), ttl_s, (worker, request_id)
+            )
+        else:
+            request = engagement_pb2.RequestLockRequest(**values, ttl=duration(ttl_s))
+            result = await self._ask(
+                lambda stubs: stubs.engagement.RequestLock(request), ttl_s, (worker, request_id)
+            )
+        if result is None:
+            return None
+        lock = result.granted
+        held = Held(lock.fencing_token, item, worker, request_id, asked_at, time.monotonic(), ttl_s)
+        self.journal.locks.append(held)
+        self._note(held)
+        return held
+
+    async def release_lock(self, held: Held) -> None:
+        """Give a lock back, with an outcome."""
+        held.outcome = self.random.choice((1, 2))
+        held.returning_at = time.monotonic()
+        request = engagement_pb2.ReleaseLockRequest(
+            item=held.subject, worker=held.worker, fencing_token=held.id, outcome=held.outcome
+        )
+        reply = await self.call(lambda stubs: stubs.engagement.ReleaseLock(request))
+        assert reply.engagement.outcome == held.outcome
+        held.returned_at = time.monotonic()
+
+    async def _ask(
+        self, attempt: Callable[[Stubs], Awaitable[Any]], ttl_s: float, request: tuple[str, str]
+    ) -> Any:
+        """Return the answer if it is a grant, else None.
+
+        One that was given for a moment only may be over when its answer has been lost and is asked for again.
+        """
+        try:
+            result = await self.call(attempt)
+        except grpc.aio.AioRpcError as error:
+            if ttl_s > 1 or error.code() != grpc.StatusCode.FAILED_PRECONDITION:
+                raise
+            return None
+        if result.HasField("granted"):
+            return result
+        self.journal.refused.append(request)
+        return None
+
+    def _note(self, held: Held) -> None:
+        self.journal.ids.append((held.id, held.asked_at, held.told_at))
+
+    # -- units of a pool -------------------------------------------------------------------------------------
+
+    async def _hold_slot(self, worker: str) -> None:
+        asked_at, request_id = time.monotonic(), self.request_id()
+        wait = reservation_pb2.AwaitReservationRequest(
+            type="slot", worker=worker, units=1, request_id=request_id, wait_timeout=duration(5)
+        )
+        result = await self._ask(
+            lambda stubs: last(stubs.reservation.AwaitReservation(wait)), 600, (worker, request_id)
+        )
+        if result is None:
+            return
+        name = result.granted.reservation_id
+        held = Held(name, "small", worker, request_id, asked_at, time.monotonic(), 600)
+        self.journal.slots.append(held)
+        self._note(held)
+        await self._pause(0.01)
+        held.returning_at = time.monotonic()
+        release = reservation_pb2.ReleaseResourceRequest(reservation_id=name, worker=worker)
+        await self.call(lambda stubs: stubs.reservation.ReleaseResource(release))
+        held.returned_at = time.monotonic()
+
+    # -- permits ---------------------------------------------------------------------------------------------
+
+    async def _use_permit(self, worker: str) -> None:
+        asked_at, request_id = time.monotonic(), self.request_id()
+        request = rate_limit_pb2.CanMakeRequestRequest(endpoint="post", worker=worker, request_id=request_id)
+        reply = await self._ask(
+            lambda stubs: stubs.rate_limit.CanMakeRequest(request), 0.5, (worker, request_id)
+        )
+        if reply is None:
+            await self._pause(0.05)
+            return
+        permit = reply.granted
+        self.journal.ids.append((permit.permit_id, asked_at, time.monotonic()))
+        await self._pause(0.02)
+        used_at = time.time_ns()
+        is_used = used_at < permit.use_by.ToNanoseconds() and self.random.random() < 0.9
+        if is_used:
+            self.journal.uses.append(used_at)
+        if self.random.random() < 0.9:
+            report = rate_limit_pb2.RecordUsageRequest(
+                endpoint="post",
+                worker=worker,
+                permit_id=permit.permit_id,
+                result=rate_limit_pb2.USAGE_RESULT_SUCCESS
+                if is_used
+                else rate_limit_pb2.USAGE_RESULT_NOT_SENT,
+            )
+            await self.call(lambda stubs: stubs.rate_limit.RecordUsage(report))
+
+
+async def last(stream: AsyncIterator[Any]) -> Any:
+    """Return a wait stream's last message."""
+    message = None
+    async for message in stream:
+        if not message.HasField("queued"):
+            return message
+    raise AssertionError(f"the stream ended with {message}")

@@ -1,0 +1,30 @@
+"""Hypothesis profiles: `default` is quick and always the same, `thorough` is long and different every time.
+
+Choose by COORDD_HYPOTHESIS_PROFILE.
+"""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+_SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+
+settings.register_profile(
+    "default",
+    max_examples=100,
+    stateful_step_count=50,
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    database=None,
+    suppress_health_check=_SLOW,
+)
+settings.register_profile(
+    "thorough",
+    max_examples=2_000,
+    stateful_step_count=100,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=_SLOW,
+)
+settings.load_profile(os.environ.get("COORDD_HYPOTHESIS_PROFILE", "default"))
