@@ -254,6 +254,7 @@ class RateLimits:
             bookings=len(limit.windows.bookings),
             active_workers=len(limit.windows.of[0].workers()),
             violations=limit.violations,
+            remaining=limit.windows.room(now),
             is_overridden=is_overridden(limit.windows, limit.rule),
         )
 
@@ -352,12 +353,7 @@ class RateLimits:
 
 
 def _too_early(booking: Booking) -> Refused:
-    return Refused(
-        reason=Reason.BOOKING_EARLY,
-        subject=booking.endpoint,
-        retry_at=booking.execute_at,
-        holder=booking.worker,
-    )
+    return Refused(reason=Reason.BOOKING_EARLY, subject=booking.endpoint, retry_at=booking.execute_at)
 
 
 def check_count(name: str, count: int, windows: Windows) -> None:

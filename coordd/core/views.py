@@ -24,7 +24,7 @@ class WindowView(Struct, frozen=True, kw_only=True):
 
 
 class LimitView(Struct, frozen=True, kw_only=True):
-    """An endpoint's limit. `windows` shortest first; `remaining` is what could be taken now."""
+    """An endpoint's limit. `windows` shortest first; `remaining` could be taken now, room for bookings left."""
 
     name: str
     windows: tuple[WindowView, ...]
@@ -35,12 +35,8 @@ class LimitView(Struct, frozen=True, kw_only=True):
     bookings: int
     active_workers: int
     violations: int
+    remaining: int
     is_overridden: bool
-
-    @property
-    def remaining(self) -> int:
-        """Permits that could be taken now: the least of all windows."""
-        return min(window.remaining for window in self.windows)
 
     @property
     def utilisation(self) -> float:

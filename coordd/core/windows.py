@@ -130,6 +130,11 @@ class Window:
                 at = ends
         return at
 
+    def room(self, hold_ns: int, now: int, bookings: Collection[Booking]) -> int:
+        """Return how many more fit for good if taken now; below 0 after the limit was lowered."""
+        left_at = self._left_at((now + hold_ns) // self.width_ns)
+        return self.limit - max(level for begins, _, level in self._levels(now, bookings) if begins < left_at)
+
     def _levels(self, now: int, bookings: Collection[Booking]) -> Iterator[tuple[int, int, int]]:
         """Yield (begin, end, charges) for each stretch of the future, as things stand now."""
         level, begins = self.used, now
@@ -249,6 +254,12 @@ class Windows:
         waits = [((count - 1) // window.limit * window.length_ns, window.length_ns) for window in self.of]
         longest, window_ns = max(waits)
         return Full(full.at + longest, window_ns)
+
+    def room(self, now: int) -> int:
+        """Return how many can be taken at once now. Cost: O(buckets + bookings)."""
+        self.roll(now)
+        rooms = [window.room(self.use_within_ns, now, self.bookings.values()) for window in self.of]
+        return max(0, min(rooms))
 
     def book(self, booking: Booking) -> None:
         """Hold room for a booking, at the time that `earliest` gave."""

@@ -465,7 +465,9 @@ class GetRemainingCapacityResponse(_message.Message):
     WINDOWS_FIELD_NUMBER: _builtins.int
     REMAINING_FIELD_NUMBER: _builtins.int
     remaining: _builtins.int
-    """Output only. Calls that could be made now: the least remaining of all windows."""
+    """Output only. Calls that could be made now. More than the least remaining of all windows where bookings lie so far
+    ahead that a call made now has left the windows before.
+    """
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___WindowCapacity]:
         """Output only. Every window, shortest first."""

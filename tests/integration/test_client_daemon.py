@@ -228,7 +228,8 @@ async def test_a_grant_that_nobody_heard_of_goes_back(daemon: RestartableDaemon,
         pass
 
 
-async def test_two_clients_that_race_are_never_both_in_the_block(world: RealWorld) -> None:
+async def test_clients_that_race_keep_what_they_are_granted_one_at_a_time(world: RealWorld) -> None:
+    # A client closes its stream as soon as it has read the grant, which must not take the grant back.
     inside, most, done, tokens = 0, 0, 0, list[int]()
 
     async def work(client: Client) -> None:

@@ -83,21 +83,18 @@ class _Session:
         timeout_s = left_s + self.config.wait_grace_s
         stream = self._channel.unary_stream(wait.method.path, **codecs(wait.method))
         messages = stream(wait.within(left_s), timeout=timeout_s)
-        granted: Stamped[T] | None = None
         try:
-            for message in messages:  # to the very end: see the async client
+            for message in messages:
                 backoff.reset()
                 event = wait.event(message)
                 if not isinstance(event, Queued):
-                    granted = Stamped(event, time.monotonic())
-                elif on_queued is not None:
+                    return Stamped(event, time.monotonic())
+                if on_queued is not None:
                     on_queued(event)
         except grpc.RpcError as error:
             raise from_call(error) from error
         finally:
             messages.cancel()
-        if granted is not None:
-            return granted
         raise stream_ended()
 
     def _forgo(self, terms: Terms[T], wait: Wait[T] | None) -> None:

@@ -32,7 +32,7 @@ class Stamped(Generic[T]):
 
 
 def is_answer(error: BaseException) -> bool:
-    """Whether a request that ended so was granted nothing, as far as one can know; else it is to be forgone."""
+    """Whether a request that ended so is known to hold nothing; if it is not, it must be forgone."""
     return isinstance(error, CoorddError) and not isinstance(error, DeadlineExceeded)
 
 
@@ -116,21 +116,16 @@ class Session:
     ) -> Stamped[T]:
         deadline_s = left_s + self.config.wait_grace_s
         stream = self._transport.stream(wait.method, wait.within(left_s), deadline_s)
-        granted: Stamped[T] | None = None
         async with contextlib.aclosing(stream) as messages:
-            # To the very end: a stream that is closed at its grant may look to the daemon like one that never
-            # heard of it, and then the grant goes back.
             async for message in messages:
                 backoff.reset()
                 event = wait.event(message)
                 if not isinstance(event, Queued):
                     # Sent any time after the request, so it can only be counted from now: the margin covers
                     # the way.
-                    granted = Stamped(event, self.clock.now())
-                elif on_queued is not None:
+                    return Stamped(event, self.clock.now())
+                if on_queued is not None:
                     on_queued(event)
-        if granted is not None:
-            return granted
         raise stream_ended()
 
     async def _ask_when_due(self, call: Call[T], wait_s: float) -> Stamped[T]:

@@ -1,13 +1,11 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from client_servers import ScriptedServer, lock, reply
+from client_servers import FAST, ScriptedServer, lock, reply
 
 from coordd.v1 import engagement_pb2 as pb
-from coordd_client import Client, Config
+from coordd_client import Client
 from coordd_client.testing import InMemoryDaemon
-
-FAST = Config(call_timeout_s=20.0, backoff_s=0.005, backoff_max_s=0.02)
 
 
 @pytest.fixture

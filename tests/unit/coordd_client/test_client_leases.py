@@ -6,8 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
-from client_servers import ScriptedServer, fail, lock, reply
-from conftest import FAST
+from client_servers import FAST, ScriptedServer, fail, lock, reply
 
 from coordd.v1 import engagement_pb2 as pb
 from coordd.v1 import reservation_pb2

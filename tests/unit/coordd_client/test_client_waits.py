@@ -4,8 +4,7 @@ from typing import Any
 
 import grpc
 import pytest
-from client_servers import ScriptedServer, fail, lock, reply
-from conftest import FAST
+from client_servers import FAST, ScriptedServer, fail, lock, reply
 
 from coordd.v1 import common_pb2
 from coordd.v1 import engagement_pb2 as pb

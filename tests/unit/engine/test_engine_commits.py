@@ -185,6 +185,12 @@ async def test_a_full_batch_admits_no_more_until_it_is_closed(engine: Engine, st
     assert max(sizes) <= COMMANDS_PER_BATCH_MAX
 
 
+async def test_a_batch_full_of_refusals_is_closed_too(engine: Engine) -> None:
+    await granted(engine, lock())
+    for _ in range(COMMANDS_PER_BATCH_MAX + 10):
+        assert isinstance(await engine.submit(lock(worker="w2")), Refused)
+
+
 async def test_one_who_gives_up_before_the_door_changes_nothing(engine: Engine, store: GatedStore) -> None:
     store.hold()
     first = asyncio.create_task(engine.submit(lock("first")))

@@ -118,6 +118,21 @@ def test_a_crowd_that_expires_at_once_is_done_in_several_steps(time: VirtualTime
     time.run(story())
 
 
+def test_a_read_that_finds_that_charges_have_left_is_answered(time: VirtualTime) -> None:
+    async def story() -> None:
+        async with running(MemoryStore(), clock=time.clock()) as engine:
+            await granted(engine, permit())
+            # The permit's own time passes, which is an event; that its charge leaves the window is none.
+            time.pass_ns(MINUTE)
+            view = await engine.read(lambda machine, now: machine.limit("post", now))
+            assert [window.used for window in view.windows] == [1]
+            time.pass_ns(3 * HOUR)
+            view = await engine.read(lambda machine, now: machine.limit("post", now))
+            assert [window.used for window in view.windows] == [0]
+
+    time.run(story())
+
+
 # -- the clock -----------------------------------------------------------------------------------------------
 
 
