@@ -104,9 +104,11 @@ class Ledger:
 
     def _forget_request(self, record: EndedRequest) -> None:
         key = (record.worker, record.request_id)
-        if self.requests.get(key) is record:
+        known = self.requests.get(key)
+        if known is record:
             del self.requests[key]
-        self._changed_ended[key] = None
+        if known is record or not isinstance(known, EndedRequest):
+            self._changed_ended[key] = None
 
 
 def not_holder(what: str, id: int, worker: str) -> FailedPrecondition:

@@ -53,6 +53,7 @@ WINDOWS_PER_LIMIT_MAX: Final = 8
 # and the event loop is never held for more than a few milliseconds, however many leases end or waiters move
 # at once.
 DUE_PER_TICK_MAX: Final = 256
+FORGOTTEN_PER_SWEEP_MAX: Final = 32
 SERVED_PER_CALL_MAX: Final = 256
 COMMANDS_PER_BATCH_MAX: Final = 256
 

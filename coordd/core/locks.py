@@ -49,11 +49,13 @@ class Locks:
         "_recent_by_kind",
         "_released",
         "_released_recall",
+        "_request_memory_ns",
         "_rests",
     )
 
     def __init__(self, rules: Rules, ledger: Ledger, queues: Queues) -> None:
         self._kinds = rules.kinds
+        self._request_memory_ns = rules.request_memory_ns
         self._is_by_kind = rules.is_exclusive_by_kind
         self._ledger = ledger
         self._queues = queues
@@ -179,7 +181,7 @@ class Locks:
         """End a lock with the outcome its holder reports."""
         lock = self._own(command, now)
         if lock is None:
-            return self._release_again(command)
+            return self._release_again(command, now)
         return LockReleased(engagement=self._end(lock, command.outcome, EndedBy.RELEASE, now))
 
     def expire(self, lock: Lock, now: int) -> bool:
@@ -212,7 +214,8 @@ class Locks:
         """Take a live lock in as it was stored."""
         lock.scope = self._scope(lock.item, lock.kind)
         if lock.scope in self._held:
-            # When these were taken locks were exclusive by item and kind: both run on, neither ends the other.
+            # When these were taken locks were exclusive by item and kind: both run on, neither ends the
+            # other.
             lock.scope = f"{lock.item}\0{lock.kind}"
         self._held[lock.scope] = lock
         self._ledger.live[lock.token] = lock
@@ -264,9 +267,11 @@ class Locks:
         # One whose end has come but was not ticked yet has ended: order decides, not the length of a tick.
         return lock if lock.expires_at > now else None
 
-    def _release_again(self, command: ReleaseLock) -> LockReleased:
+    def _release_again(self, command: ReleaseLock, now: int) -> LockReleased:
         engagement = self._released.get(command.token)
-        if engagement is None or engagement.ended_by != EndedBy.RELEASE:
+        if engagement is None or engagement.at + self._request_memory_ns <= now:
+            raise lease_lost("lock", command.token)
+        if engagement.ended_by != EndedBy.RELEASE:
             raise lease_lost("lock", command.token)
         if (engagement.worker, engagement.item) != (command.worker, command.item):
             raise not_holder("lock", command.token, command.worker)

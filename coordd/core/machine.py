@@ -388,7 +388,7 @@ class Machine:
 
     def _schedule(self, command: ScheduleRequest, now: int) -> Outcome:
         if command.request_id:
-            earlier = self._waits.earlier(command)
+            earlier = self._waits.earlier(command, now)
             if earlier is not None:
                 return Booked(booking=self._rate_limits.same_booking(command, earlier), is_repeat=True)
         return self._rate_limits.book(command, self._waits.rank(command.priority, 0.0, now), now)

@@ -47,10 +47,11 @@ class Refused(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Granted(Struct, frozen=True, kw_only=True):
-    """Yes. `is_repeat`: the same request id was granted this before."""
+    """Yes. `is_repeat`: the same request id was granted this before. `waiter`: it had waited."""
 
     grant: Grant
     is_repeat: bool = False
+    waiter: Waiter | None = None
 
 
 class Queued(Struct, frozen=True, kw_only=True, gc=False):

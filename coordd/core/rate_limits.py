@@ -324,13 +324,12 @@ class RateLimits:
     def _place(self, limit: Limit, command: ScheduleRequest, rank: Rank, now: int) -> Booking:
         rule = limit.rule
         hold_ns = rule.claim_window_ns + rule.use_within_ns
-        # Booking is no way round the queue: those who go before are given their permits first.
         ahead = self._queues.units_ahead(limit.key, rank)
         start = now + command.not_before_ns
         if ahead:
-            start = limit.windows.earliest(command.count + ahead, start, hold_ns, now).at
-        # When those ahead will have been served is an estimate; that there is room for the booking is not.
-        execute_at = limit.windows.earliest(command.count, start, hold_ns, now).at
+            execute_at = _earliest_behind(limit, ahead, command.count, start, now)
+        else:
+            execute_at = limit.windows.earliest(command.count, start, hold_ns, now).at
         if execute_at - now > self._horizon_ns:
             raise OutOfRange(
                 "BEYOND_HORIZON",
@@ -350,6 +349,26 @@ class RateLimits:
             use_by=execute_at + hold_ns,
             request_id=command.request_id,
         )
+
+
+def _earliest_behind(limit: Limit, ahead: int, count: int, start: int, now: int) -> int:
+    """Return the earliest time for a booking of `count` behind those in the queue who want `ahead`.
+
+    Booking is no way round the queue: those who go before are given their permits first. When all of them
+    will have been served is an estimate; but the next ones' room is set aside while a time is sought, so that
+    no booking ever delays them, however many come.
+    """
+    windows, rule = limit.windows, limit.rule
+    hold_ns = rule.claim_window_ns + rule.use_within_ns
+    next_ones = min(ahead, windows.smallest())
+    served_at = windows.earliest(next_ones, now, rule.use_within_ns, now).at
+    start = windows.earliest(ahead + count, max(start, served_at), hold_ns, now).at
+    use_by = served_at + rule.use_within_ns
+    aside = Booking(0, limit.name, "", next_ones, now, served_at, served_at, use_by)
+    windows.book(aside)
+    execute_at = windows.earliest(count, start, hold_ns, now).at
+    windows.unbook(aside)
+    return execute_at
 
 
 def _too_early(booking: Booking) -> Refused:

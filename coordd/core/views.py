@@ -24,7 +24,10 @@ class WindowView(Struct, frozen=True, kw_only=True):
 
 
 class LimitView(Struct, frozen=True, kw_only=True):
-    """An endpoint's limit. `windows` shortest first; `remaining` could be taken now, room for bookings left."""
+    """An endpoint's limit.
+
+    `windows` shortest first; `remaining` could be taken now, room for bookings left.
+    """
 
     name: str
     windows: tuple[WindowView, ...]

@@ -53,6 +53,7 @@ class Waits:
         "_ledger",
         "_quality_boost_ns",
         "_queues",
+        "_request_memory_ns",
         "_resume_grace_ns",
         "_wakes",
         "away",
@@ -68,6 +69,7 @@ class Waits:
         self._boost_ns = rules.boost_ns
         self._quality_boost_ns = rules.quality_boost_ns
         self._resume_grace_ns = rules.resume_grace_ns
+        self._request_memory_ns = rules.request_memory_ns
         self._changed = ledger.changes.of[Table.WAITERS]
         self._wakes: dict[Hashable, Wake] = {}
         self.waiters: dict[int, Waiter] = {}
@@ -81,7 +83,9 @@ class Waits:
     def request(self, command: WaitableCommand, now: int) -> Granted | Refused | Queued:
         """Grant a command, or refuse it, or let it wait."""
         if command.request_id and (command.worker, command.request_id) in self._ledger.requests:
-            return self._repeat(command, now)
+            earlier = self.earlier(command, now)
+            if earlier is not None:
+                return self._repeat(command, earlier, now)
         component = self._components[command.__class__]
         rank = self.rank(command.priority, getattr(command, "quality", 0.0), now)
         blocked = component.check(command, rank, now)
@@ -98,7 +102,7 @@ class Waits:
 
         The same request id gives the same permit again.
         """
-        earlier = self.earlier(command) if command.request_id else None
+        earlier = self.earlier(command, now) if command.request_id else None
         if earlier is not None:
             return Granted(grant=self._same(command, earlier), is_repeat=True)
         answer = claim(command, now)
@@ -108,13 +112,15 @@ class Waits:
             self._ledger.requests[(command.worker, command.request_id)] = answer
         return Granted(grant=answer)
 
-    def earlier(self, command: WaitableCommand | ScheduleRequest) -> object | None:
+    def earlier(self, command: WaitableCommand | ScheduleRequest, now: int) -> object | None:
         """Return what this request id was given before: a grant, a booking, a waiter; None if it is new.
 
         Raises: FailedPrecondition (REQUEST_ENDED).
         """
         earlier = self._ledger.requests.get((command.worker, command.request_id))
         if isinstance(earlier, EndedRequest):
+            if earlier.at + self._request_memory_ns <= now:
+                return None
             raise FailedPrecondition(
                 "REQUEST_ENDED",
                 f"What the request {command.request_id!r} was granted is over.",
@@ -168,11 +174,9 @@ class Waits:
         )
 
     def restore(self, waiter: Waiter, now: int) -> None:
-        """Give a waiter its place back, away: its grant was taken back, or the daemon has restarted."""
-        self.waiters[waiter.id] = waiter
-        self._ledger.requests[(waiter.command.worker, waiter.command.request_id)] = waiter
+        """Give a waiter its place back, away: its grant was taken back."""
+        self._take_in(waiter, now)
         self._changed[waiter.id] = waiter
-        self._send_away(waiter, now)
 
     def load(self, row: WaiterRow, now: int) -> None:
         """Take a waiter in as it was stored, away; drop one whose command can't be granted any longer."""
@@ -182,9 +186,14 @@ class Waits:
         except CommandError:
             self._changed[row.id] = None
         else:
-            self.restore(waiter, now)
+            self._take_in(waiter, now)
 
     # --------------------------------------------------------------------------------------------------------
+
+    def _take_in(self, waiter: Waiter, now: int) -> None:
+        self.waiters[waiter.id] = waiter
+        self._ledger.requests[(waiter.command.worker, waiter.command.request_id)] = waiter
+        self._send_away(waiter, now)
 
     def _grant(self, command: WaitableCommand, now: int) -> Grant:
         grant = self._components[command.__class__].take(command, now)
@@ -196,9 +205,8 @@ class Waits:
         is_of_use = blocked.key is not None
         return blocked.refused(self._queues.position(blocked.key, rank) if is_of_use else 0)
 
-    def _repeat(self, command: WaitableCommand, now: int) -> Granted | Refused | Queued:
+    def _repeat(self, command: WaitableCommand, earlier: object, now: int) -> Granted | Refused | Queued:
         """Answer a command whose request id is known: as it was answered before."""
-        earlier = self.earlier(command)
         if isinstance(earlier, Waiter):
             self._same(command, earlier.command)
             return self._resume(earlier, command, now)
@@ -215,7 +223,7 @@ class Waits:
         if blocked is None and waiter.away_until:
             self._come_back(waiter)
             self._forget(waiter)
-            return Granted(grant=self._grant(waiter.command, now))
+            return Granted(grant=self._grant(waiter.command, now), waiter=waiter)
         if not command.wait_ns:
             return self._refusal(self._blocked(waiter, now), waiter.rank)
         if blocked is not None and waiter.away_until:

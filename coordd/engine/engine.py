@@ -24,6 +24,7 @@ from coordd.core.commands import (
     TakePermit,
     WaitableCommand,
 )
+from coordd.core.errors import CommandError
 from coordd.core.limits import MILLISECOND, SECOND
 from coordd.core.machine import Command, Machine
 from coordd.core.outcomes import (
@@ -198,7 +199,7 @@ class Engine:
             else:
                 # Now, not after the commit: a stream that goes meanwhile has to know what it leaves.
                 self._note_untold(outcome)
-                wait.finish(outcome)
+                wait.finish(outcome, outcome.waiter if isinstance(outcome, Granted) else None)
         finally:
             await self._commits.durable()
 
@@ -248,7 +249,14 @@ class Engine:
         self._tick(now)
         self._commands += 1
         self._commits.count_command()
-        outcome = self._machine.apply(command, now)
+        try:
+            outcome = self._machine.apply(command, now)
+        except CommandError:
+            raise
+        except Exception as error:
+            # It may have changed half of what it was to change: what memory says is not to be committed.
+            self._commits.fail(error)
+            raise
         if self.watchers:
             self._commits.note(Event(at=now, command=command, outcome=outcome))
         self._after_step(now)

@@ -1,9 +1,9 @@
 """One wait stream's end of a wait: places while it waits, then a grant or a refusal.
 
 Owns: what its stream has been told. Rules: places are coalesced, the last word is not. A stream that ends
-without its grant leaves its waiter away (or out, without a request id). A grant whose stream is gone before it
-is handed over goes back at once; once handed over it stays, since nobody can know whether it arrived: its holder
-may be at work.
+without its grant leaves its waiter away (or out, without a request id). A grant whose stream is gone before
+it is handed over goes back at once; once handed over it stays, since nobody can know whether it arrived: its
+holder may be at work.
 """
 
 from types import TracebackType

@@ -1,8 +1,8 @@
 """The streams of waits, the same for locks, reservations and permits.
 
-Rules: a grant counts as told once its message is handed to the transport. A client may close the stream as soon as
-it has read it, and that looks just like one that went before: so what happens after tells nothing, and taking the
-grant back then would take it from a worker that holds it.
+Rules: a grant counts as told once its message is handed to the transport. A client may close the stream as
+soon as it has read it, and that looks just like one that went before: so what happens after tells nothing,
+and taking the grant back then would take it from a worker that holds it.
 Must not know: which component waits, grpc.
 """
 

@@ -63,7 +63,7 @@ class Harness:
         self.now = T0
         self.machine = Machine(rules)
         self.machine.recover({}, 0, T0)
-        self.model = Model(rules, self.machine.last_id)
+        self.model = Model(rules, self.machine.last_id, self._is_remembered)
         self.store: dict[Table, dict[tuple[Any, ...], Row]] = {table: {} for table in Table}
         # (instant, command or None for a tick, answer): what a fresh machine must repeat.
         self.journal: list[tuple[int, Command | None, str]] = []
@@ -377,7 +377,7 @@ class Harness:
         if lock is not None:
             return ("released", command.outcome, False)
         for past in self.model.history:
-            is_known = past.at + self.rules.request_memory_ns > self.now
+            is_known = self.model.is_remembered(past.at, self.now, past.token)
             if past.token == command.token and past.ended_by == EndedBy.RELEASE and is_known:
                 if (past.worker, past.item) != (command.worker, command.item):
                     raise Broken("NOT_HOLDER")
@@ -679,6 +679,12 @@ class Harness:
     }
 
     # -- looking things up -----------------------------------------------------------------------------------
+
+    def _is_remembered(self, what: int | tuple[str, str]) -> bool:
+        """Whether the machine still remembers what it may have forgotten by now."""
+        if isinstance(what, int):
+            return what in self.machine._locks._released
+        return what in self.machine._ledger.requests
 
     def _live(self, id: int) -> HeldLock | Holding | OpenPermit | Slot | None:
         model = self.model

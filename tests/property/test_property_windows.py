@@ -194,3 +194,25 @@ def test_booking_is_always_granted_when_claimed_in_time(
                 if slot in harness.model.slots:
                     claim = TakePermit(endpoint="e", worker="w1", booking_id=slot.id)
                     assert isinstance(harness.do(claim), Granted)
+
+
+@given(
+    rules=limits(),
+    deeds=plays,
+    count=st.integers(1, 4),
+    bookings=st.lists(st.integers(1, 4), min_size=1, max_size=4),
+)
+def test_bookings_behind_it_do_not_delay_the_head_of_the_queue(
+    rules: Rules, deeds: list[tuple[str, int]], count: int, bookings: list[int]
+) -> None:
+    harness = Harness(rules)
+    play(harness, deeds)
+    smallest = min(rules.limits["e"].windows.values())
+    refused = harness.do(TakePermit(endpoint="e", worker="w2", count=min(count, smallest)))
+    if not isinstance(refused, Refused):
+        return
+    harness.do(TakePermit(endpoint="e", worker="w2", count=min(count, smallest), wait_ns=600 * SECOND))
+    for number in bookings:
+        harness.do(ScheduleRequest(endpoint="e", worker="w3", count=min(number, smallest)))
+    harness.advance(refused.retry_at)
+    assert not harness.model.waiting

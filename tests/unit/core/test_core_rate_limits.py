@@ -195,7 +195,7 @@ def test_claim_before_its_time_is_refused(desk: Desk) -> None:
     booking = desk.book("one", not_before_ns=50 * SECOND)
     refused = desk.refused(wanted("one", "w1", booking_id=booking.id))
     assert (refused.reason, refused.retry_at) == (Reason.BOOKING_EARLY, booking.execute_at)
-    assert (refused.holder, refused.position) == ("w1", 0)
+    assert (refused.holder, refused.position) == ("", 0)
 
 
 def test_claim_is_granted_the_booking_s_count_whatever_others_want(desk: Desk) -> None:
@@ -357,6 +357,7 @@ def test_allocation_of_a_fair_limit_is_an_equal_share_among_active_workers() -> 
     assert view.active_workers == 2
     assert [(w.allocated, w.used, w.remaining) for w in view.windows] == [(5, 0, 5)]
     desk.permit("fair", "w1", count=6)
+    desk.permit("fair", "w2", count=1)
     assert desk.machine.allocation("fair", "w1", desk.now).windows[0].remaining == 0
     desk.advance(3 * MINUTE)
     assert desk.machine.allocation("fair", "w2", desk.now).active_workers == 1
