@@ -204,7 +204,16 @@ def _check_address(address: str) -> None:
 
 def run(settings: Settings) -> int:
     """Serve until told to stop; return the exit code. See `serve`."""
-    return asyncio.run(serve(settings))
+    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        return runner.run(serve(settings))
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop  # noqa: PLC0415  -- not for every platform, and everything works without it
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 async def serve(settings: Settings) -> int:

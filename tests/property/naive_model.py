@@ -4,7 +4,7 @@ Shares with coordd.core the vocabulary (commands, reasons, rules), and not one l
 queue per resource, no ring of buckets, no index. Everything that can be derived is derived anew each time.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,8 +133,6 @@ class Model:
 
     rules: Rules
     last_id: int
-    # Asked only of memories that are over, but by less than a thousandth: those may be forgotten, or not yet.
-    is_remembered_still: Callable[[int | tuple[str, str]], bool]
     locks: list[HeldLock] = field(default_factory=list)
     rests: list[tuple[str, int]] = field(default_factory=list)
     history: list[Past] = field(default_factory=list)
@@ -226,16 +224,12 @@ class Model:
             if (waiter.command.worker, waiter.command.request_id) == (worker, request_id):
                 return waiter
         for ended_worker, ended_id, at in self.ended:
-            key = (worker, request_id)
-            if (ended_worker, ended_id) == key and self.is_remembered(at, now, key):
+            if (ended_worker, ended_id) == (worker, request_id) and self.is_remembered(at, now):
                 return "ended"
         return None
 
-    def is_remembered(self, at: int, now: int, what: int | tuple[str, str]) -> bool:
-        memory_ns = self.rules.request_memory_ns
-        if at + memory_ns > now:
-            return True
-        return at + memory_ns + memory_ns // 1_000 >= now and self.is_remembered_still(what)
+    def is_remembered(self, at: int, now: int) -> bool:
+        return at + self.rules.request_memory_ns > now
 
     # -- windows ---------------------------------------------------------------------------------------------
 

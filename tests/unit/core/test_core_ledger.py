@@ -40,7 +40,7 @@ def test_id_that_was_never_given_is_not_found(id: int) -> None:
     assert caught.value.reason == "UNKNOWN_ID"
 
 
-def test_ended_request_is_remembered_for_its_time_and_forgotten_soon_after(desk: Desk) -> None:
+def test_ended_request_is_remembered_for_exactly_its_time_and_forgotten_soon_after(desk: Desk) -> None:
     desk.release(desk.lock(request_id="r1"))
     again = RequestLock(item="a", kind="like", worker="w1", request_id="r1")
     desk.advance(10 * MINUTE - 1)
