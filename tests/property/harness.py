@@ -1,11 +1,13 @@
 """A machine and a naive model side by side: every outcome, notice and record is checked against the model.
 
-Owns: the clock, the machine, the model, a store of rows fed by `take_changes`, and the journal of all that was done.
+Owns: the clock, the machine, the model, a store of rows fed by `take_changes`, and the journal of all that
+was done.
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from copy import deepcopy
-from typing import Any
+from itertools import pairwise
+from typing import Any, ClassVar
 
 from naive_model import Block, Broken, HeldLock, Holding, Model, OpenPermit, Slot, Waiting
 
@@ -32,13 +34,16 @@ from coordd.core.outcomes import (
     Booked,
     BookingCancelled,
     Expired,
+    Forced,
     Granted,
     GrantReturned,
     LockReleased,
     Queued,
     Reason,
     Refused,
+    Renewed,
     ResourceReleased,
+    Updated,
     UsageRecorded,
     WaiterLeft,
     WaitGranted,
@@ -200,7 +205,8 @@ class Harness:
         model.forget_the_past(now)
         servable = model.servable(now)
         assert not servable, f"left behind: {servable}"
-        assert all(lease.expires_at > now for lease in [*model.locks, *model.holdings])
+        assert all(lock.expires_at > now for lock in model.locks)
+        assert all(holding.expires_at > now for holding in model.holdings)
         assert all(permit.use_by > now for permit in model.permits)
         assert all(slot.claim_until > now for slot in model.slots)
         for waiter in model.waiting:
@@ -242,9 +248,8 @@ class Harness:
         )
 
     def _note_expired(self, notice: Expired) -> None:
-        id = grant_id(notice.grant)
-        grant = self._live(id)
-        self.unheard.pop(id, None)
+        grant = self._live(grant_id(notice.grant))
+        self.unheard.pop(grant_id(notice.grant), None)
         if isinstance(grant, HeldLock):
             assert grant.expires_at <= self.now
             self.model.end_lock(grant, Outcome.UNKNOWN, EndedBy.EXPIRY, self.now)
@@ -300,39 +305,51 @@ class Harness:
 
     def _expect(self, command: Command) -> Answer:
         try:
-            return self._EXPECT[type(command)](self, command)
+            answer: Answer = self._EXPECT[type(command)](self, command)
         except Broken as broken:
             return ("error", broken.args[0])
+        return answer
 
     def _expect_wanting(self, command: Any) -> Answer:
-        model = self.model
         if isinstance(command, TakePermit) and command.booking_id:
             return self._expect_claim(command)
-        earlier = model.earlier(command.worker, command.request_id, self.now)
-        if earlier == "ended":
-            raise Broken("REQUEST_ENDED")
+        earlier = self._expect_earlier(command)
         if isinstance(earlier, Waiting):
-            if not model.same(command, earlier.command):
-                raise Broken("REQUEST_ID_REUSED")
             return self._expect_resumed(earlier, command)
         if earlier is not None:
-            if not model.same(command, earlier):
-                raise Broken("REQUEST_ID_REUSED")
             return ("granted", earlier.id)
+        model = self.model
         rank = (model.order(command, self.now), model.last_id + 1)
-        block = model.block(command, model.ahead_of(rank, self.now), self.now)
+        return self._expect_blocked(command, model.block(command, model.ahead_of(rank, self.now), self.now))
+
+    def _expect_blocked(self, command: Any, block: Block | None) -> Answer:
         if block is None:
             return ("granted", None)
         if command.wait_ns and block.key is not None:
             return ("queued", None)
-        if isinstance(command, ReserveResource) and command.resource_id and block.key == self._pool_key(command):
-            # One that waits for the same resource may have moved on to the pool, and one behind it may not: then
-            # it is the queue that is told, not the pool. Either way it is blocked.
+        if self._is_at_the_pool(command, block):
+            # One that waits for the same resource may have moved on to the pool, and one behind it may not:
+            # then it is the queue that is told, not the pool. Either way it is blocked.
             return ("refused", frozenset({block.reason, Reason.QUEUED_AHEAD}), ANY, ANY)
         return refusal(block)
 
-    def _pool_key(self, command: ReserveResource) -> Hashable:
-        return ("pool", self.model.pool_of(command))
+    def _expect_earlier(self, command: Any) -> Any:
+        """What the same request was given before, or None. Raises: Broken."""
+        earlier = self.model.earlier(command.worker, command.request_id, self.now)
+        if earlier == "ended":
+            raise Broken("REQUEST_ENDED")
+        asked = earlier.command if isinstance(earlier, Waiting) else earlier
+        is_claim = isinstance(command, TakePermit) and command.booking_id
+        if earlier is not None and (
+            not self.model.same(command, asked) or (is_claim and isinstance(earlier, Waiting))
+        ):
+            raise Broken("REQUEST_ID_REUSED")
+        return earlier
+
+    def _is_at_the_pool(self, command: Any, block: Block) -> bool:
+        if not isinstance(command, ReserveResource) or not command.resource_id:
+            return False
+        return block.key == ("pool", self.model.pool_of(command))
 
     def _expect_resumed(self, waiter: Waiting, command: Any) -> Answer:
         if not waiter.away_until:
@@ -347,12 +364,8 @@ class Harness:
 
     def _expect_claim(self, command: TakePermit) -> Answer:
         model = self.model
-        earlier = model.earlier(command.worker, command.request_id, self.now)
-        if earlier == "ended":
-            raise Broken("REQUEST_ENDED")
+        earlier = self._expect_earlier(command)
         if earlier is not None:
-            if not model.same(command, earlier):
-                raise Broken("REQUEST_ID_REUSED")
             return ("granted", earlier.id)
         slot = self._own(command.booking_id, command.worker, Slot)
         if slot is None or slot.endpoint != command.endpoint:
@@ -479,7 +492,7 @@ class Harness:
         if not windows or not windows.keys() <= limits.keys():
             raise Broken("UNKNOWN_WINDOW")
         merged = sorted((limits | windows).items())
-        for (short, few), (long, many) in zip(merged, merged[1:], strict=False):
+        for (short, few), (long, many) in pairwise(merged):
             if many < few or many > few * -(-long // short):
                 raise Broken("CONTRADICTING_WINDOWS")
         return ("updated", name)
@@ -493,7 +506,7 @@ class Harness:
         name = f"pool/{command.name}"
         return self._expect_windows(name, dict(command.windows)) if is_refilling else ("updated", name)
 
-    _EXPECT: dict[type, Any] = {
+    _EXPECT: ClassVar[dict[type, Any]] = {
         RequestLock: _expect_wanting,
         ReserveResource: _expect_wanting,
         TakePermit: _expect_wanting,
@@ -533,6 +546,7 @@ class Harness:
                     model.waiting.remove(waiter)
                 self._note_grant(waiter.command if waiter is not None else command, grant_id(outcome.grant))
                 if waiter is not None:
+                    assert outcome.waiter is not None
                     self.unheard[grant_id(outcome.grant)] = outcome.waiter
         elif waiter is not None:
             waiter.away_until = 0
@@ -558,7 +572,7 @@ class Harness:
                 self.model.end_request(slot, self.now)
                 worker, count = slot.worker, slot.count
             grant = self.model.grant_permit(
-                command.endpoint, worker, count, command.request_id, id, self.now
+                command.endpoint, worker, count, request_id=command.request_id, id=id, now=self.now
             )
         self._check_record(grant)
 
@@ -668,7 +682,7 @@ class Harness:
         else:
             self.model.limits[f"pool/{command.name}"].update(command.windows)
 
-    _NOTE: dict[type, Any] = {
+    _NOTE: ClassVar[dict[type, Any]] = {
         RequestLock: _note_wanting,
         ReserveResource: _note_wanting,
         TakePermit: _note_wanting,
@@ -689,11 +703,7 @@ class Harness:
     # -- looking things up -----------------------------------------------------------------------------------
 
     def _live(self, id: int) -> HeldLock | Holding | OpenPermit | Slot | None:
-        model = self.model
-        for grant in [*model.locks, *model.holdings, *model.permits, *model.slots]:
-            if grant.id == id:
-                return grant
-        return None
+        return next((grant for grant in self.model.live() if grant.id == id), None)
 
     def _remove(self, grant: HeldLock | Holding | OpenPermit | Slot) -> None:
         for grants in (self.model.locks, self.model.holdings, self.model.permits, self.model.slots):
@@ -706,10 +716,10 @@ class Harness:
 
     def _own(self, id: int, worker: str, sort: type) -> Any:
         grant = self._live(id)
-        if not isinstance(grant, sort):
+        if grant is None or not isinstance(grant, sort):
             self._given(id)
             return None
-        if grant.worker != worker:  # type: ignore[attr-defined]
+        if grant.worker != worker:
             raise Broken("NOT_HOLDER")
         return grant
 
@@ -734,29 +744,24 @@ class Harness:
 
 def describe(outcome: Any) -> Answer:
     """Say of an outcome what the model can predict."""
-    match outcome:
-        case Granted():
-            return ("granted", grant_id(outcome.grant) if outcome.is_repeat else None)
-        case Queued():
-            return ("queued", outcome.id if outcome.is_resumed else None)
-        case Refused():
-            return ("refused", outcome.reason, outcome.retry_at, outcome.holder)
-        case LockReleased():
-            return ("released", outcome.engagement.outcome, outcome.is_repeat)
-        case ResourceReleased():
-            return ("released", outcome.reservation and outcome.reservation.id)
-        case UsageRecorded():
-            return ("recorded", outcome.permit and outcome.permit.id, outcome.refunded)
-        case Booked():
-            return ("booked", outcome.booking.id if outcome.is_repeat else None, outcome.booking.execute_at)
-        case BookingCancelled():
-            return ("cancelled", outcome.booking and outcome.booking.id)
-        case WaiterLeft():
-            return ("left", outcome.is_away)
-        case GrantReturned():
-            return ("returned", outcome.grant and grant_id(outcome.grant))
-    word = type(outcome).__name__.lower()
-    return (word, outcome.subject if word == "updated" else grant_id(outcome.grant))
+    return _DESCRIBE[type(outcome)](outcome)
+
+
+_DESCRIBE: dict[type, Callable[[Any], Answer]] = {
+    Granted: lambda o: ("granted", grant_id(o.grant) if o.is_repeat else None),
+    Queued: lambda o: ("queued", o.id if o.is_resumed else None),
+    Refused: lambda o: ("refused", o.reason, o.retry_at, o.holder),
+    Renewed: lambda o: ("renewed", grant_id(o.grant)),
+    LockReleased: lambda o: ("released", o.engagement.outcome, o.is_repeat),
+    ResourceReleased: lambda o: ("released", o.reservation and o.reservation.id),
+    UsageRecorded: lambda o: ("recorded", o.permit and o.permit.id, o.refunded),
+    Booked: lambda o: ("booked", o.booking.id if o.is_repeat else None, o.booking.execute_at),
+    BookingCancelled: lambda o: ("cancelled", o.booking and o.booking.id),
+    WaiterLeft: lambda o: ("left", o.is_away),
+    GrantReturned: lambda o: ("returned", o.grant and grant_id(o.grant)),
+    Forced: lambda o: ("forced", grant_id(o.grant)),
+    Updated: lambda o: ("updated", o.subject),
+}
 
 
 def matches(expected: Answer, answer: Answer) -> bool:

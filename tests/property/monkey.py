@@ -192,8 +192,8 @@ class Monkey:
 
     def return_grant(self) -> None:
         if self.harness.unheard:
-            id, waiter = self.harness.unheard.popitem()
-            self.harness.do(ReturnGrant(id=id, waiter=waiter))
+            unheard, waiter = self.harness.unheard.popitem()
+            self.harness.do(ReturnGrant(id=unheard, waiter=waiter))
 
     def force(self) -> None:
         grant = self._pick(self.random.choice(["locks", "holdings", "slots", "permits"]))

@@ -1,7 +1,7 @@
 """What DESIGN section 3 says, in lists and brute force: a second opinion on every decision.
 
-Shares with coordd.core the vocabulary (commands, reasons, rules), and not one line of its reasoning: no heap, no
-queue per resource, no ring of buckets, no index. Everything that can be derived is derived anew each time.
+Shares with coordd.core the vocabulary (commands, reasons, rules), and not one line of its reasoning: no heap,
+no queue per resource, no ring of buckets, no index. Everything that can be derived is derived anew each time.
 """
 
 from collections.abc import Hashable
@@ -213,11 +213,15 @@ class Model:
             command.units or 1,
         ) == (other.type, other.resource_id, other.units or 1)
 
+    def live(self) -> list[Any]:
+        """Every live grant and booking."""
+        return [*self.locks, *self.holdings, *self.permits, *self.slots]
+
     def earlier(self, worker: str, request_id: str, now: int) -> Any:
         """What the request id was given, the string "ended", or None."""
         if not request_id:
             return None
-        for grant in [*self.locks, *self.holdings, *self.permits, *self.slots]:
+        for grant in self.live():
             if (grant.worker, grant.request_id) == (worker, request_id):
                 return grant
         for waiter in self.waiting:
@@ -258,15 +262,13 @@ class Model:
         return True
 
     def earliest(self, name: str, count: int, start: int, hold: int) -> int:
-        """The first instant from `start` at which `count` fit: tries every instant at which anything leaves."""
+        """The first instant from `start` at which `count` fit, of all at which anything leaves."""
         candidates = {start}
         for length in self.limits[name]:
             width = -(-length // BUCKETS)
             ends = [c.at for c in self.charges if c.name == name] + [slot.use_by for slot in self.slots]
             candidates |= {(end // width + BUCKETS + 1) * width for end in ends}
-        return next(
-            at for at in sorted(candidates) if at >= start and self.fits(name, count, at, hold)
-        )
+        return next(at for at in sorted(candidates) if at >= start and self.fits(name, count, at, hold))
 
     def use_within(self, name: str) -> int:
         sort, _, base = name.partition("/")
@@ -315,9 +317,9 @@ class Model:
             raise Broken("UNKNOWN_KIND")
         recent = self.recent(command.item, command.kind, command.quality, now)
         interval = self.rules.kinds[command.kind].min_interval_ns
-        engaged = recent and Block(
-            Reason.RECENTLY_ENGAGED, None, recent.at + interval, recent.worker
-        )
+        engaged: Block | None = None
+        if recent is not None:
+            engaged = Block(Reason.RECENTLY_ENGAGED, None, recent.at + interval, recent.worker)
         scope = self.scope(command.item, command.kind)
         key = ("lock", scope)
         busy: Block | None = None
@@ -333,9 +335,7 @@ class Model:
 
     def _block_reservation(self, command: ReserveResource, ahead: set[Hashable], now: int) -> Block | None:
         pool = self.pool_of(command)
-        units = command.units or 1
-        refills = f"pool/{pool}" in self.limits
-        if pool and units > (min(self.limits[f"pool/{pool}"].values()) if refills else self.capacities[pool]):
+        if pool and (command.units or 1) > self._units_max(pool):
             raise Broken("UNITS_ABOVE_CAPACITY")
         if self.is_exclusive(command.type, command.resource_id):
             key = ("resource", command.type, command.resource_id)
@@ -344,9 +344,14 @@ class Model:
                     return Block(Reason.HELD, key, held.expires_at, held.worker)
             if key in ahead:
                 return Block(Reason.QUEUED_AHEAD, key)
-        if not pool:
-            return None
-        if refills:
+        return self._block_pool(pool, command.units or 1, ahead, now) if pool else None
+
+    def _units_max(self, pool: str) -> int:
+        windows = self.limits.get(f"pool/{pool}")
+        return min(windows.values()) if windows is not None else self.capacities[pool]
+
+    def _block_pool(self, pool: str, units: int, ahead: set[Hashable], now: int) -> Block | None:
+        if f"pool/{pool}" in self.limits:
             return self._block_windows(f"pool/{pool}", units, ("pool", pool), ahead, now)
         if self.units_held(pool) + units > self.capacities[pool]:
             return Block(Reason.UNITS_TAKEN, ("pool", pool))
@@ -427,7 +432,7 @@ class Model:
         return holding
 
     def grant_permit(
-        self, endpoint: str, worker: str, count: int, request_id: str, id: int, now: int
+        self, endpoint: str, worker: str, count: int, *, request_id: str, id: int, now: int
     ) -> OpenPermit:
         name = f"limit/{endpoint}"
         use_by = now + self.use_within(name)
@@ -440,8 +445,9 @@ class Model:
     def audit(self, name: str, now: int) -> None:
         """Check what upstream may count, in true windows, however unlucky the calls' arrivals.
 
-        A call may arrive at any instant from its grant to what it is charged at: so within (now - length, now]
-        may be every call granted by now and charged later than now - length. Only a grant raises that number.
+        A call may arrive at any instant from its grant to what it is charged at: so within (now - length,
+        now] may be every call granted by now and charged later than now - length. Only a grant raises that
+        number.
         """
         for length, limit in self.limits[name].items():
             arrivals = sum(

@@ -1,6 +1,7 @@
 """The whole machine against the naive model: any commands, at any instants, with restarts in between."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from harness import Harness
 from hypothesis import strategies as st
@@ -24,7 +25,10 @@ indexes = st.integers(0, 7)
 is_rarely = st.sampled_from([False] * 9 + [True])
 
 
-def where_there_are(name: str) -> Any:
+Rule = TypeVar("Rule", bound=Callable[..., Any])
+
+
+def where_there_are(name: str) -> Callable[[Rule], Rule]:
     """Run a rule only where one of the model's lists is not empty."""
     return precondition(lambda self: bool(getattr(self.harness.model, name)))
 
@@ -35,7 +39,7 @@ class WholeMachine(RuleBasedStateMachine):
     harness: Harness
 
     @initialize(is_by_kind=st.booleans())
-    def begin(self, is_by_kind: bool) -> None:
+    def begin(self, *, is_by_kind: bool) -> None:
         self.harness = Harness(rules_of(is_exclusive_by_kind=is_by_kind))
 
     # -- wanting ---------------------------------------------------------------------------------------------
@@ -55,8 +59,19 @@ class WholeMachine(RuleBasedStateMachine):
 
     @rule(
         wanted=st.sampled_from(
-            [("db", "", 0), ("db", "", 2), ("db", "x", 0), ("db", "y", 3), ("file", "x", 0), ("gpu", "x", 1)]
-            + [("gpu", "y", 2), ("quota", "tweet", 1), ("quota", "tweet", 2), ("post", "x", 1), ("post", "", 3)]
+            [
+                ("db", "", 0),
+                ("db", "", 2),
+                ("db", "x", 0),
+                ("db", "y", 3),
+                ("file", "x", 0),
+                ("gpu", "x", 1),
+                ("gpu", "y", 2),
+                ("quota", "tweet", 1),
+                ("quota", "tweet", 2),
+                ("post", "x", 1),
+                ("post", "", 3),
+            ]
         ),
         worker=workers,
         ttl_ns=ttls,
@@ -66,9 +81,7 @@ class WholeMachine(RuleBasedStateMachine):
     )
     def reserve(self, wanted: tuple[str, str, int], **others: Any) -> None:
         type_, resource_id, units = wanted
-        self.harness.do(
-            commands.ReserveResource(type=type_, resource_id=resource_id, units=units, **others)
-        )
+        self.harness.do(commands.ReserveResource(type=type_, resource_id=resource_id, units=units, **others))
 
     @rule(
         endpoint=endpoints,
@@ -94,7 +107,7 @@ class WholeMachine(RuleBasedStateMachine):
 
     @where_there_are("slots")
     @rule(index=indexes, is_foreign=is_rarely, is_on_time=st.booleans(), request_id=request_ids)
-    def claim(self, index: int, is_foreign: bool, is_on_time: bool, request_id: str) -> None:
+    def claim(self, *, index: int, is_foreign: bool, is_on_time: bool, request_id: str) -> None:
         slot = self._pick(self.harness.model.slots, index)
         if slot is None:
             return
@@ -150,7 +163,7 @@ class WholeMachine(RuleBasedStateMachine):
 
     @where_there_are("locks")
     @rule(index=indexes, outcome=st.sampled_from(list(Outcome)), is_foreign=is_rarely, is_again=is_rarely)
-    def release_lock(self, index: int, outcome: Outcome, is_foreign: bool, is_again: bool) -> None:
+    def release_lock(self, *, index: int, outcome: Outcome, is_foreign: bool, is_again: bool) -> None:
         lock: Any = self._pick(self.harness.model.locks, index)
         token = lock.id if lock is not None else 0
         if lock is None or is_again:
@@ -158,13 +171,11 @@ class WholeMachine(RuleBasedStateMachine):
             token = lock.token if lock is not None else 0
         if lock is not None:
             worker = "w9" if is_foreign else lock.worker
-            self.harness.do(
-                commands.ReleaseLock(item=lock.item, worker=worker, token=token, outcome=outcome)
-            )
+            self.harness.do(commands.ReleaseLock(item=lock.item, worker=worker, token=token, outcome=outcome))
 
     @where_there_are("locks")
     @rule(index=indexes, ttl_ns=ttls, is_foreign=is_rarely)
-    def renew_lock(self, index: int, ttl_ns: int, is_foreign: bool) -> None:
+    def renew_lock(self, *, index: int, ttl_ns: int, is_foreign: bool) -> None:
         lock = self._pick(self.harness.model.locks, index)
         if lock is not None:
             item = "other" if is_foreign else lock.item
@@ -172,7 +183,7 @@ class WholeMachine(RuleBasedStateMachine):
 
     @where_there_are("holdings")
     @rule(index=indexes, unused_units=st.sampled_from([0, 0, 1, 2]), is_foreign=is_rarely)
-    def release_resource(self, index: int, unused_units: int, is_foreign: bool) -> None:
+    def release_resource(self, *, index: int, unused_units: int, is_foreign: bool) -> None:
         held = self._pick(self.harness.model.holdings, index)
         if held is not None:
             worker = "w9" if is_foreign else held.worker
@@ -187,7 +198,7 @@ class WholeMachine(RuleBasedStateMachine):
 
     @where_there_are("permits")
     @rule(index=indexes, is_sent=st.booleans(), is_foreign=is_rarely)
-    def record_usage(self, index: int, is_sent: bool, is_foreign: bool) -> None:
+    def record_usage(self, *, index: int, is_sent: bool, is_foreign: bool) -> None:
         permit = self._pick(self.harness.model.permits, index)
         if permit is not None:
             worker = "w9" if is_foreign else permit.worker
@@ -199,7 +210,7 @@ class WholeMachine(RuleBasedStateMachine):
 
     @where_there_are("slots")
     @rule(index=indexes, is_foreign=is_rarely)
-    def cancel(self, index: int, is_foreign: bool) -> None:
+    def cancel(self, *, index: int, is_foreign: bool) -> None:
         slot = self._pick(self.harness.model.slots, index)
         if slot is not None:
             self.harness.do(commands.CancelSchedule(id=slot.id, worker="w9" if is_foreign else slot.worker))
@@ -238,33 +249,33 @@ class WholeMachine(RuleBasedStateMachine):
     # -- operators -------------------------------------------------------------------------------------------
 
     @rule(index=indexes, is_rare=is_rarely)
-    def force(self, index: int, is_rare: bool) -> None:
+    def force(self, *, index: int, is_rare: bool) -> None:
         model = self.harness.model
         grant = self._pick([*model.locks, *model.holdings, *model.slots, *model.permits], index)
         if grant is not None and is_rare:
             self.harness.do(commands.ForceRelease(id=grant.id, reason="because"))
 
     @rule(short=st.integers(2, 4), long=st.integers(3, 6), is_rare=is_rarely)
-    def update_limit(self, short: int, long: int, is_rare: bool) -> None:
+    def update_limit(self, *, short: int, long: int, is_rare: bool) -> None:
         if is_rare and self._wanted("search") <= min(short, long):
             windows = {10 * SECOND: short, 30 * SECOND: long}
             self.harness.do(commands.UpdateLimit(endpoint="search", windows=windows))
 
     @rule(short=st.integers(3, 4), long=st.integers(3, 6), is_rare=is_rarely)
-    def update_refilling_pool(self, short: int, long: int, is_rare: bool) -> None:
+    def update_refilling_pool(self, *, short: int, long: int, is_rare: bool) -> None:
         if is_rare:
             windows = {10 * SECOND: short, 60 * SECOND: long}
             self.harness.do(commands.UpdatePool(name="tweets", windows=windows))
 
     @rule(capacity=st.integers(3, 5), is_rare=is_rarely)
-    def update_pool(self, capacity: int, is_rare: bool) -> None:
+    def update_pool(self, *, capacity: int, is_rare: bool) -> None:
         if is_rare:
             self.harness.do(commands.UpdatePool(name="conns", capacity=capacity))
 
     # -- time and the store ----------------------------------------------------------------------------------
 
     @rule(by_ns=st.integers(0, 12_000).map(lambda ms: ms * MILLISECOND), is_late=is_rarely)
-    def let_time_pass(self, by_ns: int, is_late: bool) -> None:
+    def let_time_pass(self, *, by_ns: int, is_late: bool) -> None:
         self.harness.advance(self.harness.now + by_ns, is_late=is_late)
 
     @rule(off_by_ns=st.sampled_from([-1, 0, 0, 1]))
@@ -279,7 +290,7 @@ class WholeMachine(RuleBasedStateMachine):
         self.harness.check_store()
 
     @rule(down_ns=st.sampled_from([0, SECOND, 20 * SECOND]), is_rare=is_rarely)
-    def restart(self, down_ns: int, is_rare: bool) -> None:
+    def restart(self, *, down_ns: int, is_rare: bool) -> None:
         if is_rare:
             self.is_restarted = True
             self.harness.restart(down_ns)
@@ -298,8 +309,9 @@ class WholeMachine(RuleBasedStateMachine):
 
     def _wanted(self, endpoint: str) -> int:
         """The most that any waiter wants of an endpoint."""
-        commands_ = [waiter.command for waiter in self.harness.model.waiting]
-        return max((c.count for c in commands_ if getattr(c, "endpoint", "") == endpoint), default=0)
+        wanted = [waiter.command for waiter in self.harness.model.waiting]
+        counts = [c.count for c in wanted if isinstance(c, commands.TakePermit) and c.endpoint == endpoint]
+        return max(counts, default=0)
 
     @staticmethod
     def _pick(from_: list[Any], index: int) -> Any:

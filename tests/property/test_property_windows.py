@@ -1,4 +1,4 @@
-"""Rolling windows and bookings against brute force: never too many, hardly too early, and retry_at to the nanosecond."""
+"""Rolling windows and bookings against brute force: never too many, hardly too early, retry_at to the ns."""
 
 from typing import Any
 
@@ -52,32 +52,35 @@ def play(harness: Harness, deeds: list[tuple[str, int]], *, is_claiming: bool = 
     """Do what the list says; the harness checks every answer."""
     smallest = min(harness.rules.limits["e"].windows.values())
     for deed, number in deeds:
-        model = harness.model
-        grants: Any = model.permits if deed in ("report", "give back") else model.slots
-        chosen = grants[number % len(grants)] if grants else None
+        count = min(number, smallest)
         if deed == "take":
-            harness.do(TakePermit(endpoint="e", worker="w1", count=min(number, smallest)))
-        elif deed.startswith("book"):
-            not_before_ns = 4 * SECOND if deed == "book later" else 0
-            count = min(number, smallest)
-            harness.do(
-                ScheduleRequest(endpoint="e", worker="w1", count=count, not_before_ns=not_before_ns)
-            )
+            harness.do(TakePermit(endpoint="e", worker="w1", count=count))
+        elif deed == "book":
+            harness.do(ScheduleRequest(endpoint="e", worker="w1", count=count))
+        elif deed == "book later":
+            later = ScheduleRequest(endpoint="e", worker="w1", count=count, not_before_ns=4 * SECOND)
+            harness.do(later)
         elif deed == "pass":
             harness.advance(harness.now + number * MILLISECOND)
-        elif chosen is None:
-            continue
-        elif deed == "cancel":
-            harness.do(CancelSchedule(id=chosen.id, worker="w1"))
-        elif deed == "claim":
-            if is_claiming:
-                harness.advance(max(harness.now, chosen.execute_at))
-                harness.do(TakePermit(endpoint="e", worker="w1", booking_id=chosen.id))
-        else:
-            is_sent = deed == "report"
-            harness.do(
-                RecordUsage(endpoint="e", worker="w1", id=chosen.id, is_sent=is_sent, is_success=is_sent)
-            )
+        elif deed != "claim" or is_claiming:
+            end(harness, deed, number)
+
+
+def end(harness: Harness, deed: str, number: int) -> None:
+    """End a permit or a booking, if there is one."""
+    grants: Any = harness.model.permits if deed in ("report", "give back") else harness.model.slots
+    if not grants:
+        return
+    chosen = grants[number % len(grants)]
+    if deed == "cancel":
+        harness.do(CancelSchedule(id=chosen.id, worker="w1"))
+    elif deed == "claim":
+        harness.advance(max(harness.now, chosen.execute_at))
+        harness.do(TakePermit(endpoint="e", worker="w1", booking_id=chosen.id))
+    else:
+        is_sent = deed == "report"
+        usage = RecordUsage(endpoint="e", worker="w1", id=chosen.id, is_sent=is_sent, is_success=is_sent)
+        harness.do(usage)
 
 
 def pass_time(machine: Machine, to: int) -> None:
@@ -93,7 +96,7 @@ def test_refused_permit_is_granted_at_retry_at_and_not_a_nanosecond_before(
 ) -> None:
     harness = Harness(rules)
     play(harness, deeds)
-    wanted = TakePermit(endpoint="e", worker="w2", count=min(count, min(rules.limits["e"].windows.values())))
+    wanted = TakePermit(endpoint="e", worker="w2", count=min(count, *rules.limits["e"].windows.values()))
     refused = harness.do(wanted)
     if not isinstance(refused, Refused):
         return
@@ -116,7 +119,7 @@ def test_waiter_is_granted_at_retry_at_when_nothing_else_happens(
 ) -> None:
     harness = Harness(rules)
     play(harness, deeds)
-    count = min(count, min(rules.limits["e"].windows.values()))
+    count = min(count, *rules.limits["e"].windows.values())
     refused = harness.do(TakePermit(endpoint="e", worker="w2", count=count))
     if not isinstance(refused, Refused):
         return
@@ -137,7 +140,11 @@ def test_refusals_are_early_by_one_bucket_at_most(rules: Rules, deeds: list[tupl
     if isinstance(harness.do(TakePermit(endpoint="e", worker="w2")), Refused):
         now = harness.now
         assert any(
-            sum(charge.count for charge in harness.model.charges if charge.at > now - length - length // 500 - 1)
+            sum(
+                charge.count
+                for charge in harness.model.charges
+                if charge.at > now - length - length // 500 - 1
+            )
             >= limit
             for length, limit in rules.limits["e"].windows.items()
         )
@@ -150,7 +157,7 @@ def test_no_earlier_time_could_have_been_booked(
     harness = Harness(rules)
     play(harness, deeds)
     model, rule = harness.model, rules.limits["e"]
-    count = min(count, min(rule.windows.values()))
+    count = min(count, *rule.windows.values())
     expected_slots = list(model.slots)
     booked = harness.do(ScheduleRequest(endpoint="e", worker="w2", count=count))
     if not isinstance(booked, Booked):
@@ -161,7 +168,7 @@ def test_no_earlier_time_could_have_been_booked(
     boundaries = {harness.now} if execute_at > harness.now else set()
     for length in rule.windows:
         width = -(-length // 500)
-        # Room comes with the passing of a bucket's edge: the last ones before, and an even spread of the others.
+        # Room comes as a bucket's edge passes: the last ones before, and an even spread of the others.
         last = (execute_at - 1) // width * width
         first = max(harness.now // width * width + width, last - 50 * width)
         boundaries |= set(range(first, last + 1, width))

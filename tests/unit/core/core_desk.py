@@ -15,7 +15,15 @@ from coordd.core.commands import (
 from coordd.core.errors import CommandError
 from coordd.core.limits import HOUR, MINUTE, SECOND
 from coordd.core.machine import Command, Machine
-from coordd.core.outcomes import Granted, Notice, Queued, Refused, grant_id
+from coordd.core.outcomes import (
+    Granted,
+    Notice,
+    Queued,
+    Refused,
+    WaitGranted,
+    WaitRefused,
+    grant_id,
+)
 from coordd.core.records import KEY_COLUMNS, Booking, Lock, Permit, Reservation, Row, Table
 from coordd.core.rules import KindRule, LimitRule, PoolRule, Rules, TypeRule
 
@@ -27,7 +35,9 @@ def rules_of(**changes: Any) -> Rules:
     """Return rules that are easy to calculate with; `changes` replace whole fields."""
     fields: dict[str, Any] = {
         "kinds": {
-            "reply": KindRule(ttl_ns=MINUTE, lock_delay_ns=15 * SECOND, min_interval_ns=HOUR, bypass_quality=0.9),
+            "reply": KindRule(
+                ttl_ns=MINUTE, lock_delay_ns=15 * SECOND, min_interval_ns=HOUR, bypass_quality=0.9
+            ),
             "like": KindRule(ttl_ns=MINUTE, lock_delay_ns=0),
         },
         "types": {
@@ -46,7 +56,9 @@ def rules_of(**changes: Any) -> Rules:
                 use_within_ns=10 * SECOND,
                 claim_window_ns=20 * SECOND,
             ),
-            "one": LimitRule(windows={100 * SECOND: 1}, use_within_ns=10 * SECOND, claim_window_ns=20 * SECOND),
+            "one": LimitRule(
+                windows={100 * SECOND: 1}, use_within_ns=10 * SECOND, claim_window_ns=20 * SECOND
+            ),
         },
         "request_memory_ns": 10 * MINUTE,
     }
@@ -179,12 +191,12 @@ class Desk:
 
     def granted(self, waiter: int) -> Any:
         """Return what a waiter was granted, or None."""
-        grants = [n.grant for n in self.notices if hasattr(n, "waiter") and hasattr(n, "grant") and n.waiter.id == waiter]
+        grants = [n.grant for n in self.notices if isinstance(n, WaitGranted) and n.waiter.id == waiter]
         return grants[0] if grants else None
 
     def refusal(self, waiter: int) -> Refused | None:
         """Return how a waiter's wait was refused, or None."""
-        refusals = [n.refused for n in self.notices if hasattr(n, "refused") and n.waiter.id == waiter]
+        refusals = [n.refused for n in self.notices if isinstance(n, WaitRefused) and n.waiter.id == waiter]
         return refusals[0] if refusals else None
 
     def _granted(self, command: Command) -> Any:

@@ -47,6 +47,7 @@ def test_ended_request_is_remembered_for_exactly_its_time_and_forgotten_soon_aft
     assert desk.error(again) == "REQUEST_ENDED"
     desk.advance(1)
     desk.lock(request_id="r1")
+    desk.advance(SECOND)
     desk.commit()
     assert desk.rows[Table.ENDED_REQUESTS] == {}
 
@@ -64,7 +65,7 @@ def test_oldest_ended_request_is_forgotten_where_there_are_too_many(
 
 
 def test_forgetting_an_old_memory_leaves_what_has_taken_its_request_id_since(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ledger = Ledger(rules_of())
     ledger.remember_ended(EndedRequest("w1", "r1", T0))
@@ -73,6 +74,16 @@ def test_forgetting_an_old_memory_leaves_what_has_taken_its_request_id_since(
     monkeypatch.setattr("coordd.core.ledger.ENDED_REQUESTS_MAX", 1)
     ledger.remember_ended(EndedRequest("w1", "r2", T0))
     assert ledger.requests[("w1", "r1")] is live
+
+
+def test_request_that_ended_again_is_remembered_from_its_second_end(desk: Desk) -> None:
+    desk.release(desk.lock(request_id="r1"))
+    desk.advance(10 * MINUTE)
+    desk.release(desk.lock(request_id="r1"))
+    desk.advance(9 * MINUTE)
+    assert desk.error(RequestLock(item="a", kind="like", worker="w1", request_id="r1")) == "REQUEST_ENDED"
+    desk.restart()
+    assert desk.error(RequestLock(item="a", kind="like", worker="w1", request_id="r1")) == "REQUEST_ENDED"
 
 
 def test_without_a_request_id_nothing_is_remembered(desk: Desk) -> None:

@@ -66,6 +66,19 @@ def test_reasons_are_told_in_order(desk: Desk) -> None:
     assert desk.machine.place(waiter, desk.now).blocked_by.reason == Reason.LOCK_DELAY  # type: ignore[union-attr]
 
 
+def test_free_item_is_not_had_past_those_whose_turn_has_not_come_yet(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after the release of an item that more wait for than one call serves."""
+    monkeypatch.setattr("coordd.core.waits.SERVED_PER_CALL_MAX", 1)
+    lock = desk.lock(kind="reply")
+    for number in range(2):
+        desk.wait(wanted(kind="reply", worker=f"w{number}", wait_ns=HOUR))
+    desk.release(lock)
+    refused: Any = desk.machine.apply(wanted("a", kind="like"), desk.now)
+    assert (refused.reason, refused.position) == (Reason.QUEUED_AHEAD, 2)
+
+
 # -- the end of a lock ---------------------------------------------------------------------------------------
 
 
@@ -108,7 +121,7 @@ def test_release_that_is_remembered_no_longer_is_too_late(desk: Desk) -> None:
 @pytest.mark.parametrize("changes", [{"worker": "w2"}, {"item": "b"}])
 def test_only_the_holder_releases_by_item_and_token(desk: Desk, changes: dict[str, str]) -> None:
     lock = desk.lock()
-    foreign = {"item": "a", "worker": "w1"} | changes
+    foreign: dict[str, Any] = {"item": "a", "worker": "w1"} | changes
     command = ReleaseLock(token=lock.token, outcome=1, **foreign)
     assert desk.error(command) == "NOT_HOLDER"
     assert desk.error(RenewLock(token=lock.token, **foreign)) == "NOT_HOLDER"
@@ -209,7 +222,10 @@ def test_rest_outlives_a_restart() -> None:
 
 def test_the_longest_of_several_rests_counts() -> None:
     """After a restart with a longer delay than before, an item may have lapsed twice within it."""
-    lapsing = {"like": KindRule(ttl_ns=SECOND, lock_delay_ns=0), "reply": KindRule(ttl_ns=SECOND, lock_delay_ns=0)}
+    lapsing = {
+        "like": KindRule(ttl_ns=SECOND, lock_delay_ns=0),
+        "reply": KindRule(ttl_ns=SECOND, lock_delay_ns=0),
+    }
     desk = Desk(rules_of(kinds=lapsing))
     desk.lock(kind="like")
     desk.advance(SECOND)

@@ -161,9 +161,9 @@ def test_only_the_holder_releases_or_renews(desk: Desk) -> None:
 
 
 def test_id_that_was_never_given_is_not_found(desk: Desk) -> None:
-    id = desk.reserve().id + 1
-    assert desk.error(ReleaseResource(id=id, worker="w1")) == "UNKNOWN_ID"
-    assert desk.error(RenewReservation(id=id, worker="w1")) == "UNKNOWN_ID"
+    never = desk.reserve().id + 1
+    assert desk.error(ReleaseResource(id=never, worker="w1")) == "UNKNOWN_ID"
+    assert desk.error(RenewReservation(id=never, worker="w1")) == "UNKNOWN_ID"
 
 
 def test_renewal_counts_from_now(desk: Desk) -> None:

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 from coordd.core.limits import HOUR, MINUTE
 from coordd.core.rules import CRITICAL, PRIORITIES, Rules, contradiction
 
@@ -24,6 +26,6 @@ def test_length_that_is_no_multiple_is_rounded_up() -> None:
 def test_boosts_rise_with_priority_and_quality_is_smaller_than_any_step() -> None:
     rules = Rules(kinds={}, types={}, pools={}, limits={})
     boosts = [rules.boost_ns[priority] for priority in PRIORITIES]
-    steps = [high - low for low, high in zip(boosts, boosts[1:], strict=False)]
+    steps = [high - low for low, high in pairwise(boosts)]
     assert min(steps) > rules.quality_boost_ns
     assert rules.boost_ns[CRITICAL] >= 365 * 24 * HOUR
