@@ -245,7 +245,7 @@ class Machine:
         windows = self._overrides.windows(cell.limit)
         for window in windows.of if windows is not None else ():
             if window.length_ns == cell.window_ns:
-                window.load(cell.bucket, cell.worker, cell.count)
+                window.load(cell)
                 return
         cell.count = 0
         self._ledger.changes.cells[cell] = None

@@ -77,7 +77,9 @@ class Waits:
 
     def rank(self, priority: int, quality: float, now: int) -> Rank:
         """Return the rank of a newcomer: behind all who have the same key."""
-        order_ns = now - self._boost_ns[priority] - int(quality * self._quality_boost_ns)
+        order_ns = now - self._boost_ns[priority]
+        if quality:
+            order_ns -= int(quality * self._quality_boost_ns)
         return (order_ns, self._ledger.last_id + 1)
 
     def request(self, command: WaitableCommand, now: int) -> Granted | Refused | Queued:

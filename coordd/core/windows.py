@@ -27,15 +27,23 @@ class Full(Struct, frozen=True, gc=False):
     window_ns: int
 
 
+class _Bucket:
+    """What is charged within one bucket of a window: each worker's cell, and all of it."""
+
+    __slots__ = ("cells", "total")
+
+    def __init__(self) -> None:
+        self.cells: dict[str, Cell] = {}
+        self.total = 0
+
+
 class Window:
     """One rolling window: at most `limit` charges within any `length_ns`. `used` counts the live cells."""
 
     __slots__ = (
         "_buckets",
-        "_cells",
         "_changed",
         "_name",
-        "_totals",
         "length_ns",
         "limit",
         "rolls_at",
@@ -52,61 +60,61 @@ class Window:
         self.rolls_at = 0
         self._name = name
         self._changed = changed
-        self._cells: dict[tuple[int, str], Cell] = {}
         # In order, so that the oldest is at hand to drop, and the future to walk.
-        self._buckets: SortedDict[int, list[Cell]] = SortedDict()
-        self._totals: dict[int, int] = {}
+        self._buckets: SortedDict[int, _Bucket] = SortedDict()
 
     def charge(self, worker: str, count: int, at: int) -> None:
         """Count `count` for `worker` at the instant `at`."""
-        bucket = at // self.width_ns
-        cell = self._cells.get((bucket, worker))
+        number = at // self.width_ns
+        bucket = self._buckets.get(number) or self._open(number)
+        cell = bucket.cells.get(worker)
         if cell is None:
-            cell = self._open(bucket, worker)
+            cell = bucket.cells[worker] = Cell(self._name, self.length_ns, number, worker)
         cell.count += count
+        bucket.total += count
         self.used += count
-        self._totals[bucket] += count
         self._changed[cell] = None
 
     def refund(self, worker: str, count: int, at: int) -> None:
         """Take back what was charged at the instant `at`, unless it has left the window."""
-        bucket = at // self.width_ns
-        cell = self._cells.get((bucket, worker))
-        if cell is not None:
+        bucket = self._buckets.get(at // self.width_ns)
+        cell = bucket.cells.get(worker) if bucket is not None else None
+        if bucket is not None and cell is not None:
             cell.count -= count
+            bucket.total -= count
             self.used -= count
-            self._totals[bucket] -= count
             self._changed[cell] = None
 
     def roll(self, now: int) -> None:
         """Drop what has left the window at `now`. Cost: O(1) a bucket that leaves."""
-        bucket = now // self.width_ns
-        self.rolls_at = (bucket + 1) * self.width_ns
-        oldest = bucket - BUCKETS_PER_WINDOW
+        number = now // self.width_ns
+        self.rolls_at = (number + 1) * self.width_ns
+        oldest = number - BUCKETS_PER_WINDOW
         while self._buckets and self._buckets.peekitem(0)[0] < oldest:
-            self._drop(*self._buckets.popitem(0))
+            self._drop(self._buckets.popitem(0)[1])
 
-    def load(self, bucket: int, worker: str, count: int) -> None:
+    def load(self, cell: Cell) -> None:
         """Take a cell in as it was stored."""
-        self._open(bucket, worker).count = count
-        self.used += count
-        self._totals[bucket] += count
+        bucket = self._buckets.get(cell.bucket) or self._open(cell.bucket)
+        bucket.cells[cell.worker] = cell
+        bucket.total += cell.count
+        self.used += cell.count
 
     def used_by(self, worker: str) -> int:
         """Return what `worker` is charged with. Cost: O(cells)."""
-        return sum(cell.count for cell in self._cells.values() if cell.worker == worker)
+        return sum(cell.count for cell in self.cells() if cell.worker == worker)
 
     def workers(self) -> set[str]:
         """Return who is charged with anything. Cost: O(cells)."""
-        return {cell.worker for cell in self._cells.values() if cell.count}
+        return {cell.worker for cell in self.cells() if cell.count}
 
-    def cells(self) -> Collection[Cell]:
+    def cells(self) -> Iterator[Cell]:
         """Return the live cells."""
-        return self._cells.values()
+        return (cell for bucket in self._buckets.values() for cell in bucket.cells.values())
 
     def resets_at(self, now: int, bookings: Collection[Booking]) -> int:
         """Return when all that is charged or booked now will have left; `now` if nothing is."""
-        ends = [self._left_at(bucket) for bucket, total in self._totals.items() if total]
+        ends = [self._left_at(number) for number, bucket in self._buckets.items() if bucket.total]
         ends += [self._left_at(booking.use_by // self.width_ns) for booking in bookings]
         return max(ends, default=now)
 
@@ -147,8 +155,8 @@ class Window:
 
     def _leavings(self) -> Iterator[tuple[int, int]]:
         """Yield (instant, change) for each bucket that leaves, soonest first."""
-        for bucket in self._buckets:
-            yield self._left_at(bucket), -self._totals[bucket]
+        for number, bucket in self._buckets.items():
+            yield self._left_at(number), -bucket.total
 
     def _bookings(self, bookings: Collection[Booking]) -> list[tuple[int, int]]:
         """Return (instant, change) for each booking's begin and end, soonest first."""
@@ -161,16 +169,13 @@ class Window:
     def _left_at(self, bucket: int) -> int:
         return (bucket + 1 + BUCKETS_PER_WINDOW) * self.width_ns
 
-    def _open(self, bucket: int, worker: str) -> Cell:
-        cell = self._cells[(bucket, worker)] = Cell(self._name, self.length_ns, bucket, worker)
-        self._buckets.setdefault(bucket, []).append(cell)
-        self._totals.setdefault(bucket, 0)
-        return cell
+    def _open(self, number: int) -> _Bucket:
+        bucket = self._buckets[number] = _Bucket()
+        return bucket
 
-    def _drop(self, bucket: int, cells: list[Cell]) -> None:
-        self.used -= self._totals.pop(bucket)
-        for cell in cells:
-            del self._cells[(bucket, cell.worker)]
+    def _drop(self, bucket: _Bucket) -> None:
+        self.used -= bucket.total
+        for cell in bucket.cells.values():
             cell.count = 0
             self._changed[cell] = None
 

@@ -11,7 +11,7 @@ _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_to
 
 settings.register_profile(
     "default",
-    max_examples=100,
+    max_examples=250,
     stateful_step_count=50,
     deadline=None,
     derandomize=True,

@@ -21,6 +21,7 @@ _WANTED = [
     ("db", "", 0),
     ("db", "", 1),
     ("db", "", 2),
+    ("db", "", 3),
     ("db", "x", 0),
     ("db", "x", 2),
     ("db", "y", 3),
@@ -41,9 +42,9 @@ class Monkey:
         self.harness = Harness(rules_of(is_exclusive_by_kind=self.random.random() < 0.3))
         # Each monkey prefers some things: a crowd at one queue finds what an even spread does not.
         self.deeds: list[Callable[[], None]] = [deed for deed, _ in self._deeds()]
-        self.weights = [weight * self.random.choice([0, 1, 1, 3]) for _, weight in self._deeds()]
+        self.weights = [weight * self.random.choice([0, 1, 1, 4]) for _, weight in self._deeds()]
         self.weights[-1] = 4
-        self.request_ids = ["", "", "r1", "r2"] if self.random.random() < 0.5 else [""]
+        self.request_ids = self.random.choice([[""], ["", "", "r1", "r2"], ["", "r1", "r2", "r3", "r4"]])
         self.is_patient = self.random.random() < 0.8
 
     def step(self) -> None:
@@ -63,7 +64,7 @@ class Monkey:
             (self.renew_reservation, 1),
             (self.record_usage, 3),
             (self.cancel, 1),
-            (self.leave, 1),
+            (self.leave, 2),
             (self.come_back, 2),
             (self.return_grant, 1),
             (self.force, 1),

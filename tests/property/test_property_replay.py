@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 from monkey import Monkey, run
 
-_MONKEYS = 12 if settings().max_examples < 1_000 else 2_000
+_MONKEYS = 20 if settings().max_examples < 1_000 else 2_000
 _STEPS = 250
 
 

@@ -140,6 +140,12 @@ def test_returned_grant_is_as_if_never_given_except_that_its_token_is_used_up(de
     desk.permit(count=3)
 
 
+def test_token_of_a_returned_lock_is_not_given_again(desk: Desk) -> None:
+    token = desk.lock().token
+    desk.do(ReturnGrant(id=token, waiter=None))
+    assert desk.lock().token > token
+
+
 def test_returned_grant_serves_the_next_and_its_waiter_has_its_place_back_away(desk: Desk) -> None:
     held = desk.lock(ttl_ns=HOUR)
     wanted = RequestLock(item="a", kind="like", worker="w2", request_id="r1", wait_ns=HOUR, ttl_ns=HOUR)

@@ -84,6 +84,14 @@ def test_what_was_not_sent_goes_back_and_wakes_the_next(desk: Desk) -> None:
     assert desk.granted(waiter)
 
 
+def test_refund_is_of_the_one_permit_only(desk: Desk) -> None:
+    first, second = desk.permit(count=1), desk.permit(count=2)
+    desk.report(first, is_sent=False)
+    assert [window.used for window in desk.machine.limit("search", desk.now).windows] == [2, 2]
+    desk.report(second, is_sent=False)
+    assert [window.used for window in desk.machine.limit("search", desk.now).windows] == [0, 0]
+
+
 def test_permit_is_settled_once(desk: Desk) -> None:
     permit = desk.permit("one")
     desk.report(permit)

@@ -205,6 +205,14 @@ def test_away_waiter_is_skipped_never_granted_and_holds_nobody_up(desk: Desk) ->
     assert desk.machine.counts().waiters_away == 1
 
 
+def test_whoever_was_held_up_by_one_that_went_away_is_served(desk: Desk) -> None:
+    desk.reserve(units=2)
+    large = desk.wait(ReserveResource(type="db", units=2, worker="w2", request_id="r1", wait_ns=HOUR))
+    small = desk.wait(ReserveResource(type="db", units=1, worker="w3", wait_ns=HOUR))
+    assert desk.leave(large)
+    assert desk.granted(small)
+
+
 def test_same_request_id_brings_a_waiter_back_to_its_place(desk: Desk) -> None:
     held = desk.lock(ttl_ns=HOUR)
     away, second = desk.wait(wanted(request_id="r1")), desk.wait(wanted("w3"))

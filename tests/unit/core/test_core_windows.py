@@ -112,8 +112,8 @@ def test_workers_are_counted_apart_and_together(windows: Windows) -> None:
 
 
 def test_loaded_cell_counts_as_it_did(windows: Windows) -> None:
-    windows.of[0].load((T0 + USE_WITHIN) // WIDTH, "w1", 2)
-    windows.of[0].load((T0 + USE_WITHIN) // WIDTH, "w2", 1)
+    windows.of[0].load(Cell("limit/e", windows.of[0].length_ns, (T0 + USE_WITHIN) // WIDTH, "w1", 2))
+    windows.of[0].load(Cell("limit/e", windows.of[0].length_ns, (T0 + USE_WITHIN) // WIDTH, "w2", 1))
     assert not windows.is_room(1, T0 + 110 * SECOND)
     assert windows.is_room(3, T0 + 110 * SECOND + WIDTH)
 
