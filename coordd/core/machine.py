@@ -258,6 +258,8 @@ class Machine:
 
     def _load_reservation(self, row: Row, now: int) -> None:
         reservation = Reservation(*row)  # type: ignore[arg-type]
+        # A store has no booleans.
+        reservation.is_refilling = bool(reservation.is_refilling)
         if not reservation.is_refilling:
             reservation.expires_at = max(reservation.expires_at, now + self.rules.recovery_grace_ns)
         self._reservations.load(reservation)

@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import Any, Final, Protocol
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 Value = str | int | float
 Row = tuple[Value, ...]
@@ -72,16 +73,7 @@ class Lock(Struct, gc=False):
 
     def row(self) -> Row:
         """See `Record.row`."""
-        return (
-            self.token,
-            self.item,
-            self.kind,
-            self.worker,
-            self.granted_at,
-            self.expires_at,
-            self.ttl_ns,
-            self.request_id,
-        )
+        return astuple(self)[:-2]
 
 
 class Engagement(Struct, gc=False, frozen=True):
@@ -99,17 +91,7 @@ class Engagement(Struct, gc=False, frozen=True):
 
     def row(self) -> Row:
         """See `Record.row`."""
-        return (
-            self.token,
-            self.item,
-            self.kind,
-            self.worker,
-            self.outcome,
-            self.at,
-            self.granted_at,
-            self.ended_by,
-            self.request_id,
-        )
+        return astuple(self)
 
 
 class Reservation(Struct, gc=False):
@@ -133,19 +115,7 @@ class Reservation(Struct, gc=False):
 
     def row(self) -> Row:
         """See `Record.row`."""
-        return (
-            self.id,
-            self.type,
-            self.resource_id,
-            self.pool,
-            self.units,
-            self.worker,
-            self.granted_at,
-            self.expires_at,
-            self.ttl_ns,
-            int(self.is_refilling),
-            self.request_id,
-        )
+        return astuple(self)[:-1]
 
 
 class Permit(Struct, gc=False):
@@ -161,15 +131,7 @@ class Permit(Struct, gc=False):
 
     def row(self) -> Row:
         """See `Record.row`."""
-        return (
-            self.id,
-            self.endpoint,
-            self.worker,
-            self.count,
-            self.granted_at,
-            self.use_by,
-            self.request_id,
-        )
+        return astuple(self)
 
 
 class Booking(Struct, gc=False):
@@ -191,17 +153,7 @@ class Booking(Struct, gc=False):
 
     def row(self) -> Row:
         """See `Record.row`."""
-        return (
-            self.id,
-            self.endpoint,
-            self.worker,
-            self.count,
-            self.booked_at,
-            self.execute_at,
-            self.claim_until,
-            self.use_by,
-            self.request_id,
-        )
+        return astuple(self)[:-1]
 
 
 class Cell:
@@ -242,16 +194,7 @@ class WaiterRow(Struct, gc=False, frozen=True):
 
     def row(self) -> Row:
         """See `Record.row`."""
-        return (
-            self.id,
-            self.order_ns,
-            self.enqueued_at,
-            self.times_out_at,
-            self.worker,
-            self.request_id,
-            self.component,
-            self.command,
-        )
+        return astuple(self)
 
 
 class HoldTime(Struct, gc=False):
@@ -263,7 +206,7 @@ class HoldTime(Struct, gc=False):
 
     def row(self) -> Row:
         """See `Record.row`."""
-        return (self.subject, self.mean_ns, self.count)
+        return astuple(self)
 
 
 class Override(Struct, gc=False, frozen=True):
@@ -279,7 +222,7 @@ class Override(Struct, gc=False, frozen=True):
 
     def row(self) -> Row:
         """See `Record.row`."""
-        return (self.subject, self.window_ns, self.value, self.configured)
+        return astuple(self)
 
 
 class EndedRequest(Struct, gc=False, frozen=True):
@@ -291,7 +234,7 @@ class EndedRequest(Struct, gc=False, frozen=True):
 
     def row(self) -> Row:
         """See `Record.row`."""
-        return (self.worker, self.request_id, self.at)
+        return astuple(self)
 
 
 # Type of each table's records, and how many leading columns are its key. CELLS' and ENDED_REQUESTS' keys are

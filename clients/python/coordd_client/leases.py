@@ -1,8 +1,8 @@
 """Keeps a lease alive while a block works under it, and stops the work before the lease can have ended.
 
-Rules: - Renewed at a third of its length, a little earlier by chance, and never after the block has ended.
-- Whether work may go on is judged on one's own monotonic clock, with a margin, and needs no word from the
-daemon. - A lost lease cancels the block's task as asyncio.timeout does, so that a cancellation from outside
+Rules: a lease is renewed at a third of its length, a little earlier by chance, and never after the block has
+ended. Whether work may go on is judged on one's own monotonic clock, with a margin, and needs no word from
+the daemon. A lost lease cancels the block's task as asyncio.timeout does, so that a cancellation from outside
 stays one.
 """
 
