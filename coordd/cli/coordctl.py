@@ -42,21 +42,21 @@ Shell completion, switched on for good:
 
 
 @click.group(cls=RootGroup, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="coordd", prog_name="coordctl")
+@click.version_option(package_name="coordd", prog_name="coordctl", message="%(prog)s %(version)s")
 def coordctl() -> None:
     """Look into a running coordd and step in."""
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Print the script that completes in a shell.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    r"""Print the script that completes coordctl's commands in SHELL.
+    """Print the script that completes coordctl's commands in SHELL.
 
     \b
     bash  eval "$(coordctl completion bash)"
     zsh   eval "$(coordctl completion zsh)"
     fish  coordctl completion fish | source
-    """
+    """  # noqa: D301 - click's own sign for lines to leave alone, a control character
     kind = get_completion_class(shell)
     if kind is None:
         raise click.UsageError(f"click cannot complete in {shell}")
@@ -76,3 +76,7 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):  # a terminal that has no letter for a name gets its number
             stream.reconfigure(errors="backslashreplace")
     coordctl(prog_name="coordctl")
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 Rules: no traceback reaches a user; every line says what failed, why, and what to do where that is known.
 """
 
+from collections.abc import Mapping
 from contextlib import suppress
 from enum import IntEnum
 from typing import IO, Any, cast
@@ -16,7 +17,7 @@ from grpc_status import rpc_status
 from coordd.cli.duration import format_duration
 from coordd.cli.words import printable
 
-__all__ = ["ExitCode", "Failure", "failure_of_call"]
+__all__ = ["Away", "ExitCode", "Failure", "failure_of_call"]
 
 
 class ExitCode(IntEnum):
@@ -33,11 +34,21 @@ class ExitCode(IntEnum):
 class Failure(click.ClickException):
     """A command's end that is not success.
 
-    Args: message: one line, without the program's name.  exit_code: see ExitCode.
+    Args: message: one line, without the program's name.  exit_code: see ExitCode.  reason, metadata: of the
+    daemon's ErrorInfo, where it is the daemon that refuses.
     """
 
-    def __init__(self, message: str, exit_code: ExitCode) -> None:
+    def __init__(
+        self,
+        message: str,
+        exit_code: ExitCode,
+        *,
+        reason: str = "",
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
+        self.reason = reason
+        self.metadata = metadata or {}
         self.exit_code = exit_code  # type: ignore[misc] # click reads it of the instance, and types it per class
 
     def show(self, file: IO[Any] | None = None) -> None:
@@ -45,9 +56,20 @@ class Failure(click.ClickException):
         click.echo(printable(self.message), file=file, err=True)
 
 
+class Away(Failure):
+    """The daemon is not there, is stopping or is draining: the same call may succeed later.
+
+    Args: message, reason: see Failure.  is_draining: whether it is there, but told by an operator to drain.
+    """
+
+    def __init__(self, message: str, *, reason: str = "", is_draining: bool = False) -> None:
+        super().__init__(message, ExitCode.UNAVAILABLE, reason=reason)
+        self.is_draining = is_draining
+
+
 _START = "is it running? Start it with 'coordd serve --config FILE', or say where it is with --address"
 
-# What an operator can do about an error, by ErrorInfo.reason.
+# What an operator can do about an error, by ErrorInfo.reason; {item} is the command's, {id} the error's.
 _REMEDIES = {
     "UNKNOWN_POOL": "see 'coordctl pools'",
     "UNKNOWN_ENDPOINT": "see 'coordctl limits'",
@@ -55,8 +77,10 @@ _REMEDIES = {
     "NO_POOL": "see 'coordctl pools'",
     "UNKNOWN_KIND": "see 'coordctl stats' for the kinds there are",
     "UNKNOWN_ID": "see 'coordctl locks' and 'coordctl reservations' for the ids there are",
-    "LEASE_LOST": "the lease had ended; see 'coordctl show ITEM'",
-    "NOT_HOLDER": "see 'coordctl show ITEM' for the holder; 'coordctl force-release ID' takes it away",
+    "LEASE_LOST": "the lease had ended; see 'coordctl show {item}'",
+    "NOT_HOLDER": (
+        "see 'coordctl show {item}' for the holder; 'coordctl force-release {id} --reason TEXT' takes it away"
+    ),
     "REQUEST_ENDED": "ask with a new --request-id",
     "REQUEST_ID_REUSED": "ask with a new --request-id",
     "DRAINING": "it grants again after 'coordctl drain --undo'",
@@ -64,19 +88,22 @@ _REMEDIES = {
     "CONTRADICTING_WINDOWS": "a longer window must allow at least as much as a shorter one; set both at once",
 }
 
+# The reason DRAINING is also a shutdown's, and then no operator can undo it.
+_STOPPING = ("the daemon is stopping", "the daemon is shutting down", "the daemon has stopped")
 
-def _details(error: grpc.RpcError) -> tuple[str, int | None]:
-    """The reason in the error's ErrorInfo ("" without one) and the delay of its RetryInfo in ns."""
-    reason, retry_ns = "", None
+
+def _details(error: grpc.RpcError) -> tuple[error_details_pb2.ErrorInfo, int | None]:
+    """The error's ErrorInfo (empty without one) and the delay of its RetryInfo in ns."""
+    found, retry_ns = error_details_pb2.ErrorInfo(), None
     with suppress(ValueError, DecodeError):  # details that contradict the code or are garbage: not coordd's
         status = rpc_status.from_call(cast("grpc.Call", error))  # every error of a call is one
         for detail in status.details if status else ():
             info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
             if detail.Unpack(info):
-                reason = info.reason
+                found = info
             elif detail.Unpack(retry):
                 retry_ns = retry.retry_delay.ToNanoseconds()
-    return reason, retry_ns
+    return found, retry_ns
 
 
 _NEVER_CONNECTED = ("failed to connect to all addresses", "DNS resolution failed")
@@ -89,27 +116,40 @@ def _unreachable(text: str, caveat: str) -> str:
     return text + caveat
 
 
+def _advice(reason: str, names: Mapping[str, str], retry_ns: int | None) -> str:
+    """What to do about an error, with the semicolon before it; "" where nobody knows."""
+    if reason in _REMEDIES:
+        return "; " + _REMEDIES[reason].format_map(names)
+    return "" if retry_ns is None else f"; ask again in {format_duration(retry_ns)}"
+
+
+def _is_stopping(text: str) -> bool:
+    return text.removeprefix("the daemon is draining: ").startswith(_STOPPING)
+
+
 def failure_of_call(
-    error: grpc.RpcError, *, command: str, address: str, timeout_ns: int, changes: bool
+    error: grpc.RpcError, *, command: str, address: str, timeout_ns: int, changes: bool, item: str = "ITEM"
 ) -> Failure:
     """Turn a failed RPC into the line and the exit code.
 
     Args: command: its path, as `coordctl pools set`.  address, timeout_ns: as asked.  changes: whether the
-    RPC changes anything, so that one without an answer may have taken effect.
+    RPC changes anything, so that one without an answer may have taken effect.  item: what it is about.
+    Returns: Away if the daemon is unavailable.
     """
-    code, text = error.code(), error.details() or "no details"
-    reason, retry_ns = _details(error)
+    code, text = error.code(), (error.details() or "no details").removesuffix(".")
+    info, retry_ns = _details(error)
     caveat = "; it may have taken effect all the same" if changes else ""
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         waited = format_duration(timeout_ns)
         line = f"no answer from {address} within {waited}{caveat}; give more with --timeout"
         return Failure(f"{command}: {line}", ExitCode.UNAVAILABLE)
-    if code is grpc.StatusCode.UNAVAILABLE and not reason:
+    if code is grpc.StatusCode.UNAVAILABLE and not info.reason:
         line = f"cannot reach the daemon at {address}: {_unreachable(text, caveat)}; {_START}"
-        return Failure(f"{command}: {line}", ExitCode.UNAVAILABLE)
-    line = f"{command}: {text} ({reason or code.name})"
-    if reason in _REMEDIES:
-        line += f"; {_REMEDIES[reason]}"
-    if retry_ns is not None:
-        line += f"; ask again in {format_duration(retry_ns)}"
-    return Failure(line, ExitCode.UNAVAILABLE if code is grpc.StatusCode.UNAVAILABLE else ExitCode.ERROR)
+        return Away(f"{command}: {line}")
+    is_draining = info.reason == "DRAINING" and not _is_stopping(text)
+    line = f"{command}: {text} ({info.reason or code.name})"
+    if info.reason != "DRAINING" or is_draining:
+        line += _advice(info.reason, {"item": item, "id": info.metadata.get("id", "ID")}, retry_ns)
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return Away(line, reason=info.reason, is_draining=is_draining)
+    return Failure(line, ExitCode.ERROR, reason=info.reason, metadata=info.metadata)

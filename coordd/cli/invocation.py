@@ -5,6 +5,7 @@ raises leaves as one line and an exit code. Knows the public RPCs only, never th
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -27,12 +28,17 @@ __all__ = ["Command", "Daemon", "Group", "Invocation", "RootGroup", "pages", "pa
 DEFAULT_ADDRESS = "127.0.0.1:7651"
 DEFAULT_TIMEOUT_NS = 10 * 10**9
 PAGE_SIZE_MAX = 1_000  # of the List RPCs
+_ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):([0-9]{1,5})")  # as the daemon's own setting
+_PORT_MAX = 65_535
 # A dead network is noticed by a ping. Servers tolerate one per 5 min on a silent stream and hang up on more.
 _KEEPALIVE_MS = 330_000
 
 _CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", 20_000),
+    # A daemon that has come back should be noticed; gRPC's own pauses grow to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
     # The daemon is in the fleet's own network; a proxy for the outside would be asked for 127.0.0.1 too.
     ("grpc.enable_http_proxy", 0),
 )
@@ -45,12 +51,13 @@ Item = TypeVar("Item", bound=Message)
 class Daemon:
     """The daemon's services over one channel.
 
-    Args: command: the path of the command that calls, for its errors.  address: `host:port` or any gRPC
-    target.  timeout_ns: how long one call may take.
+    Args: command: the path of the command that calls, for its errors.  address: `host:port`.  timeout_ns: how
+    long one call may take.  item: what the command is about, for its errors too.
     """
 
-    def __init__(self, *, command: str, address: str, timeout_ns: int) -> None:
+    def __init__(self, *, command: str, address: str, timeout_ns: int, item: str = "ITEM") -> None:
         self._command = command
+        self._item = item
         self._address = address
         self._timeout_ns = timeout_ns
         self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
@@ -95,8 +102,9 @@ class Daemon:
             yield
         except grpc.RpcError as error:
             raise failure_of_call(
-                error, command=self._command, address=self._address, timeout_ns=timeout_ns, changes=changes
-            ) from error
+                error, command=self._command, address=self._address, timeout_ns=timeout_ns, changes=changes,
+                item=self._item,
+            ) from error  # fmt: skip
 
 
 @dataclass
@@ -111,7 +119,10 @@ class Invocation:
     def daemon(self) -> Daemon:
         """The channel, opened when first needed and closed with the command."""
         ctx = click.get_current_context()
-        daemon = Daemon(command=ctx.command_path, address=self.address, timeout_ns=self.timeout)
+        daemon = Daemon(
+            command=ctx.command_path, address=self.address, timeout_ns=self.timeout,
+            item=ctx.params.get("item", "ITEM"),
+        )  # fmt: skip
         ctx.call_on_close(daemon.close)
         return daemon
 
@@ -159,9 +170,14 @@ def _remember(ctx: click.Context, param: click.Parameter, value: object) -> None
 
 
 def _check_address(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-    """Refuse an address without a port: gRPC would silently take 443."""
-    if value is not None and ":" not in value.rsplit("]", 1)[-1]:
-        raise click.BadParameter(f"{value!r} has no port; write host:port, as {DEFAULT_ADDRESS}", ctx, param)
+    """Refuse what is not host:port: gRPC would take 443 for a missing port, and much else for a target."""
+    match = _ADDRESS.fullmatch(DEFAULT_ADDRESS if value is None else value)
+    if not match or not 1 <= int(match[1]) <= _PORT_MAX:
+        raise click.BadParameter(
+            f"{value!r} is not HOST:PORT with a port of 1..{_PORT_MAX}; write it like {DEFAULT_ADDRESS}",
+            ctx,
+            param,
+        )
     _remember(ctx, param, value)
 
 
@@ -201,7 +217,7 @@ def _one_line_errors(command_path: str) -> Iterator[None]:
         raise
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else command_path
-        line = error.format_message().rstrip(".").replace("\n", " ")
+        line = " ".join(error.format_message().split()).rstrip(".")
         line = line[:1].lower() + line[1:]
         raise Failure(f"{path}: {line}; see '{path} --help'", ExitCode.USAGE) from error
     except UnicodeEncodeError as error:  # protobuf's answer to bytes that are no UTF-8 on the command line

@@ -2,19 +2,20 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 
 import click
 from rich.text import Text
 
 from coordd.cli.duration import duration_of, parse_duration
-from coordd.cli.failure import Failure
+from coordd.cli.failure import ExitCode, Failure
 from coordd.cli.invocation import Command, Daemon, Group, Invocation, pages, pass_invocation
+from coordd.cli.number import WholeNumber
 from coordd.cli.printer import Column, Listing, cell
-from coordd.cli.words import instant, length
+from coordd.cli.words import counted, instant, length
 from coordd.v1 import admin_pb2, rate_limit_pb2, reservation_pb2
 
-__all__ = ["capacity", "limits", "pools", "reservations", "windows_text"]
+__all__ = ["capacity", "limits", "override_count", "pools", "reservations", "windows_text"]
 
 _COMPLETION_TIMEOUT_NS = 10**9  # nobody waits longer for a Tab
 _LIMIT_MAX = 10**9  # of a pool's units and a window's calls
@@ -71,7 +72,7 @@ _RESERVATIONS: tuple[Column[reservation_pb2.Reservation], ...] = (
 @click.command(cls=Command)
 @click.option("--worker", default="", help="Only this worker's.")
 @click.option("--type", "type_", default="", help="Only of this type.")
-@click.option("--limit", type=click.IntRange(1), help="At most so many.  [default: all]")
+@click.option("--limit", type=WholeNumber(1), help="At most so many.  [default: all]")
 @pass_invocation
 def reservations(invocation: Invocation, worker: str, type_: str, limit: int | None) -> None:
     """List the live reservations, oldest id first."""
@@ -115,6 +116,12 @@ def _limits(daemon: Daemon) -> Iterator[admin_pb2.Limit]:
     return pages(fetch)
 
 
+def override_count(daemon: Daemon) -> int:
+    """How many pools and limits an operator has set otherwise than the file. Raises: Failure."""
+    pools_changed = sum(pool.is_overridden for pool in _pools(daemon))
+    return pools_changed + sum(limit.is_overridden for limit in _limits(daemon))
+
+
 def _complete(ctx: click.Context, names: Callable[[Daemon], Iterable[str]], incomplete: str) -> list[str]:
     """The daemon's names that begin so; none if it does not answer while one waits for a Tab."""
     invocation = ctx.ensure_object(Invocation)
@@ -132,7 +139,7 @@ def _complete_endpoint(ctx: click.Context, _param: click.Parameter, incomplete: 
     return _complete(ctx, lambda daemon: (limit.endpoint for limit in _limits(daemon)), incomplete)
 
 
-@click.group(cls=Group, invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True, short_help="List the pools, or change one.")
 @click.pass_context
 def pools(ctx: click.Context) -> None:
     """List the pools by name, or change one with `pools set`."""
@@ -141,10 +148,25 @@ def pools(ctx: click.Context) -> None:
         invocation.printer.rows(_pools(invocation.daemon), _POOLS, none="no pools")
 
 
-@pools.command("set")
+_OPTIONS = {"capacity": "--capacity", "windows": "--window"}
+
+
+@contextmanager
+def _advice_on_the_other_option(given: str) -> Iterator[None]:
+    """Say which option would do where the pool is of the other sort than the operator thought."""
+    try:
+        yield
+    except Failure as failure:
+        other = failure.metadata.get("field", "")
+        if failure.reason != "INVALID_COUNT" or other == given or other not in _OPTIONS:
+            raise
+        raise Failure(f"{failure.message}; use {_OPTIONS[other]}", ExitCode.ERROR) from failure
+
+
+@pools.command("set", short_help="Change a pool's capacity or windows.")
 @click.argument("name", shell_complete=_complete_pool)
 @click.option(
-    "--capacity", type=click.IntRange(1, _LIMIT_MAX), help="New capacity, of a pool whose units are held."
+    "--capacity", type=WholeNumber(1, _LIMIT_MAX), help="New capacity, of a pool whose units are held."
 )
 @click.option(
     "--window", "windows", type=WindowType(), metavar="WINDOW=LIMIT", multiple=True, help=_WINDOW_OPTION_HELP
@@ -153,11 +175,16 @@ def pools(ctx: click.Context) -> None:
 def set_pool(
     invocation: Invocation, name: str, capacity: int | None, windows: tuple[admin_pb2.WindowLimit, ...]
 ) -> None:
-    """Change a pool's capacity or windows; kept over restarts until the configuration file says otherwise."""
+    """Change a pool's capacity or windows.
+
+    It is kept over restarts until the configuration file says something new for the same pool. To get back,
+    set the file's value again.
+    """
     if (capacity is None) == (not windows):
         raise click.UsageError("give --capacity for a pool that is held, or --window for one that refills")
     request = admin_pb2.UpdatePoolRequest(name=name, capacity=capacity or 0, windows=windows)
-    answer = invocation.daemon.change(invocation.daemon.admin.UpdatePool, request)
+    with _advice_on_the_other_option("capacity" if capacity else "windows"):
+        answer = invocation.daemon.change(invocation.daemon.admin.UpdatePool, request)
     invocation.printer.message(answer.pool, lambda: Listing([answer.pool], _POOLS))
 
 
@@ -173,7 +200,7 @@ _LIMITS: tuple[Column[admin_pb2.Limit], ...] = (
 )
 
 
-@click.group(cls=Group, invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True, short_help="List the endpoints' limits, or change one.")
 @click.pass_context
 def limits(ctx: click.Context) -> None:
     """List the endpoints' limits by name, or change one with `limits set`."""
@@ -182,7 +209,7 @@ def limits(ctx: click.Context) -> None:
         invocation.printer.rows(_limits(invocation.daemon), _LIMITS, none="no limits")
 
 
-@limits.command("set")
+@limits.command("set", short_help="Change an endpoint's windows.")
 @click.argument("endpoint", shell_complete=_complete_endpoint)
 @click.option(
     "--window", "windows", type=WindowType(), metavar="WINDOW=LIMIT", multiple=True, required=True,
@@ -190,7 +217,11 @@ def limits(ctx: click.Context) -> None:
 )  # fmt: skip
 @pass_invocation
 def set_limit(invocation: Invocation, endpoint: str, windows: tuple[admin_pb2.WindowLimit, ...]) -> None:
-    """Change an endpoint's windows; kept over restarts until the configuration file says otherwise."""
+    """Change an endpoint's windows.
+
+    It is kept over restarts until the configuration file says something new for the same window. To get back,
+    set the file's value again.
+    """
     request = admin_pb2.UpdateLimitRequest(endpoint=endpoint, windows=windows)
     answer = invocation.daemon.change(invocation.daemon.admin.UpdateLimit, request)
     invocation.printer.message(answer.limit, lambda: Listing([answer.limit], _LIMITS))
@@ -216,5 +247,5 @@ def capacity(invocation: Invocation, endpoint: str) -> None:
     if invocation.as_json:
         invocation.printer.message(answer, Text)
     else:
-        headline = cell(f"{endpoint}: {answer.remaining} calls could be made now")
+        headline = cell(f"{endpoint}: {counted(answer.remaining, 'call')} could be made now")
         invocation.printer.view(headline, Listing(answer.windows, _WINDOWS))

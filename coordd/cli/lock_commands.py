@@ -1,6 +1,9 @@
 """coordctl's commands on items: who holds what, what was done, and taking and releasing a lock by hand."""
 
+import time
+import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -8,8 +11,9 @@ import click
 from rich.text import Text
 
 from coordd.cli.duration import DURATION, duration_of
-from coordd.cli.failure import ExitCode
+from coordd.cli.failure import Away, ExitCode, Failure
 from coordd.cli.invocation import Command, Invocation, pages, pass_invocation
+from coordd.cli.number import Number, WholeNumber
 from coordd.cli.printer import Column, Listing, cell
 from coordd.cli.words import choices, enum_value, instant, length, refusal_sentence, word
 from coordd.v1 import common_pb2, engagement_pb2
@@ -35,7 +39,7 @@ _STATE_STYLES = {
 
 @click.command(cls=Command)
 @click.option("--worker", default="", help="Only this worker's locks.")
-@click.option("--limit", type=click.IntRange(1), help="At most so many.  [default: all]")
+@click.option("--limit", type=WholeNumber(1), help="At most so many.  [default: all]")
 @pass_invocation
 def locks(invocation: Invocation, worker: str, limit: int | None) -> None:
     """List the live locks, oldest token first."""
@@ -79,7 +83,7 @@ def _item_view(item: str, answer: engagement_pb2.GetLockResponse) -> Text:
     return view
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Say whether ITEM is free, held, done or unknown.")
 @click.argument("item")
 @click.option("--kind", default="", help="Needed where locks are exclusive per item and kind.")
 @pass_invocation
@@ -99,7 +103,7 @@ def show(invocation: Invocation, item: str, kind: str) -> None:
     "--wait", "wait_ns", type=DURATION, help="Queue for it, so long at most.  [default: do not wait]"
 )
 @click.option("--priority", type=click.Choice(choices(common_pb2.Priority)), help="[default: medium]")
-@click.option("--quality", type=click.FloatRange(0, 1), help="Quality of what will be done, 0 to 1.")
+@click.option("--quality", type=Number(0, 1), help="Quality of what will be done, 0 to 1.")
 @click.option("--request-id", default="", help="Asking again with the same one gives the same grant.")
 @pass_invocation
 def lock(
@@ -117,7 +121,8 @@ def lock(
     """Take the lock on ITEM by hand.
 
     Nothing renews it: it ends after --ttl unless you release it. While waiting, the place in the queue goes
-    to stderr (with --json every step is a line on stdout). Exit code 1 if it is refused.
+    to stderr (with --json every step is a line on stdout); a wait outlasts a restart of the daemon. Exit
+    code 1 if it is refused.
     """
     fields: dict[str, Any] = {
         "item": item,
@@ -154,6 +159,12 @@ def _take(invocation: Invocation, fields: dict[str, Any]) -> engagement_pb2.Requ
     return answer
 
 
+_AWAY_NOTE = "the daemon is away; waiting for it to come back"
+_DRAINING_NOTE = "the daemon is draining; waiting for it to grant again"
+_PAUSE_NS = 500 * 10**6  # between two tries of a wait
+_WAIT_NS_MIN = 10**6  # that the daemon takes
+
+
 def _queued_line(queued: common_pb2.Queued) -> str:
     line = f"waiting at place {queued.position}"
     if queued.HasField("estimated_wait"):
@@ -166,7 +177,30 @@ def _queued_line(queued: common_pb2.Queued) -> str:
 
 
 def _wait(invocation: Invocation, fields: dict[str, Any], wait_ns: int) -> engagement_pb2.AwaitLockResponse:
-    """Wait for the lock and tell how it goes; what is returned is granted or refused."""
+    """Wait for the lock, over restarts of the daemon too.
+
+    Returns: granted or refused.  Raises: Failure.
+    """
+    # By its request id the daemon knows a wait that comes back, and gives it its place again.
+    fields = {**fields, "request_id": fields["request_id"] or uuid.uuid4().hex}
+    end_ns = time.monotonic_ns() + wait_ns
+    left_ns, is_told = wait_ns, False
+    while True:
+        try:
+            return _follow(invocation, fields, left_ns)
+        except Away as away:
+            left_ns = end_ns - time.monotonic_ns()
+            if left_ns <= 0:
+                raise
+            if not is_told:
+                invocation.note(_DRAINING_NOTE if away.is_draining else _AWAY_NOTE)
+                is_told = True
+        time.sleep(min(left_ns, _PAUSE_NS) / 1e9)
+        left_ns = max(end_ns - time.monotonic_ns(), _WAIT_NS_MIN)
+
+
+def _follow(invocation: Invocation, fields: dict[str, Any], wait_ns: int) -> engagement_pb2.AwaitLockResponse:
+    """Wait on one stream and tell how it goes. Raises: Failure, and Away if the daemon goes."""
     daemon = invocation.daemon
     request = engagement_pb2.AwaitLockRequest(**fields, wait_timeout=duration_of(wait_ns))
     for event in daemon.stream(daemon.engagement.AwaitLock, request, wait_ns=wait_ns):
@@ -179,7 +213,7 @@ def _wait(invocation: Invocation, fields: dict[str, Any], wait_ns: int) -> engag
     raise invocation.failure("the daemon ended the wait without an answer; ask again", ExitCode.UNAVAILABLE)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Release the lock on ITEM with an outcome.")
 @click.argument("item")
 @click.option("--worker", required=True, help="The holder.")
 @click.option(
@@ -187,7 +221,7 @@ def _wait(invocation: Invocation, fields: dict[str, Any], wait_ns: int) -> engag
     help="success: acted. failure: did not act, the item is free again. unknown: may have acted.",
 )  # fmt: skip
 @click.option(
-    "--token", type=click.IntRange(1, 2**64 - 1), help="The fencing token.  [default: the live lock's]"
+    "--token", type=WholeNumber(1, 2**64 - 1), help="The fencing token.  [default: the live lock's]"
 )
 @click.option("--kind", default="", help="Without --token, where locks are exclusive per item and kind.")
 @pass_invocation
@@ -201,9 +235,31 @@ def release(
         fencing_token=token if token is not None else _live_token(invocation, item, kind, worker),
         outcome=enum_value(engagement_pb2.Outcome, outcome),
     )
-    answer = invocation.daemon.change(invocation.daemon.engagement.ReleaseLock, request)
+    try:
+        answer = invocation.daemon.change(invocation.daemon.engagement.ReleaseLock, request)
+    except Failure as failure:
+        if token is not None and failure.reason in _WRONG_TOKEN:
+            _check_token(invocation, request, kind, failure.reason)
+        raise
     did = "was released before" if answer.already_released else "released"
     invocation.printer.message(answer, lambda: cell(f"{did} {item}: {_history(answer.engagement)}"))
+
+
+# What the daemon may say to a token that is not the live lock's: of an ended lock, another lock, of none.
+_WRONG_TOKEN = ("LEASE_LOST", "NOT_HOLDER", "UNKNOWN_ID")
+
+
+def _check_token(
+    invocation: Invocation, request: engagement_pb2.ReleaseLockRequest, kind: str, reason: str
+) -> None:
+    """Raise Failure if the worker does hold the item, but under another token than it says."""
+    held = engagement_pb2.Lock()
+    with suppress(Failure):  # the refusal that led here is the better line
+        asked = engagement_pb2.GetLockRequest(item=request.item, kind=kind)
+        held = invocation.daemon.ask(invocation.daemon.engagement.GetLock, asked).lock
+    if held.worker == request.worker and held.fencing_token != request.fencing_token:
+        line = f"{held.item} is held under token {held.fencing_token}, not {request.fencing_token} ({reason})"
+        raise invocation.failure(line, ExitCode.ERROR)
 
 
 def _live_token(invocation: Invocation, item: str, kind: str, worker: str) -> int:
@@ -213,7 +269,7 @@ def _live_token(invocation: Invocation, item: str, kind: str, worker: str) -> in
     if not answer.HasField("lock"):
         state = word(engagement_pb2.ItemState, answer.state)
         raise invocation.failure(
-            f"nobody holds {item} (it is {state}); see 'coordctl show ITEM'", ExitCode.ERROR
+            f"nobody holds {item} (it is {state}); see 'coordctl show {item}'", ExitCode.ERROR
         )
     held = answer.lock
     if held.worker != worker:
@@ -231,7 +287,7 @@ _STATS: tuple[Column[_Count], ...] = (
     Column("SUCCESSFUL", lambda count: count[1].successful, right=True),
     Column("FAILED", lambda count: count[1].failed, right=True),
     Column("UNKNOWN", lambda count: count[1].unknown, right=True),
-    Column("RATE", lambda count: _rate(count[1]), right=True),
+    Column("SUCCESS RATE", lambda count: _rate(count[1]), right=True),
 )
 
 
@@ -241,7 +297,7 @@ def _rate(count: engagement_pb2.KindStats) -> str:
 
 @click.command(cls=Command)
 @click.option(
-    "--hours", type=click.FloatRange(0, 87_660, min_open=True), default=24, show_default=True,
+    "--hours", type=Number(0, 87_660, is_open=True), default=24, show_default=True,
     help="How far to look back.",
 )  # fmt: skip
 @click.option("--worker", default="", help="Only this worker's.")

@@ -7,9 +7,10 @@ from rich.text import Text
 
 from coordd.cli.failure import ExitCode
 from coordd.cli.invocation import Command, Invocation, pass_invocation
-from coordd.cli.limit_commands import windows_text
+from coordd.cli.limit_commands import override_count, windows_text
+from coordd.cli.number import WholeNumber
 from coordd.cli.printer import Column, Listing, cell
-from coordd.cli.words import choices, enum_value, instant, length, word
+from coordd.cli.words import choices, counted, enum_value, instant, length, word
 from coordd.v1 import admin_pb2, common_pb2, rate_limit_pb2
 
 __all__ = ["drain", "force_release", "status", "watch"]
@@ -51,14 +52,19 @@ def _headline(
 def _counts(daemon: admin_pb2.GetStatusResponse) -> Text:
     mean = f", {length(daemon.commit_time_mean)} each" if daemon.HasField("commit_time_mean") else ""
     return Text(
-        f"live     {daemon.locks:,} locks, {daemon.reservations:,} reservations, {daemon.permits:,} permits, "
-        f"{daemon.bookings:,} bookings\n"
-        f"waiting  {daemon.waiters:,} waiters, {daemon.waiters_away:,} of them away\n"
-        f"done     {daemon.commands:,} commands in {daemon.commits:,} commits{mean}; last id {daemon.last_id}"
+        f"live     {counted(daemon.locks, 'lock')}, {counted(daemon.reservations, 'reservation')}, "
+        f"{counted(daemon.permits, 'permit')}, {counted(daemon.bookings, 'booking')}\n"
+        f"waiting  {counted(daemon.waiters, 'waiter')}, {daemon.waiters_away:,} of them away\n"
+        f"done     {counted(daemon.commands, 'command')} in {counted(daemon.commits, 'commit')}{mean}; "
+        f"last id {daemon.last_id}"
     )
 
 
-@click.command(cls=Command)
+def _overrides(count: int) -> Text:
+    return Text(f"{counted(count, 'setting')} changed by operators: see 'coordctl pools', 'coordctl limits'")
+
+
+@click.command(cls=Command, short_help="Show how the daemon and the endpoints fare.")
 @pass_invocation
 def status(invocation: Invocation) -> None:
     """Show how the daemon and every endpoint fare, on one screen."""
@@ -68,7 +74,10 @@ def status(invocation: Invocation) -> None:
     if invocation.as_json:
         invocation.printer.messages(daemon=own, system=system)
         return
+    changed = override_count(daemon)
     invocation.printer.view(_headline(invocation.address, own, system), _counts(own))
+    if changed:
+        invocation.printer.view(_overrides(changed))
     if system.endpoints:
         invocation.printer.view(Text(), Listing(system.endpoints, _ENDPOINTS))
 
@@ -96,13 +105,14 @@ def _event_tail(event: admin_pb2.WatchEventsResponse) -> str:
 
 
 def _event_line(event: admin_pb2.WatchEventsResponse) -> Text:
-    line = Text(instant(event.at, timespec="milliseconds"), "dim").append("  ")
+    # Appended, for a style given to Text itself would be the whole line's.
+    line = Text().append(instant(event.at, timespec="milliseconds"), "dim").append("  ")
     line.append(f"{word(admin_pb2.EventType, event.type):<8}", _EVENT_STYLES.get(event.type, ""))
     line.append(f"  {word(admin_pb2.Subject, event.subject).lower():<11}  ")
     return line.append_text(cell(event.name)).append(" ").append_text(cell(_event_tail(event)))
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Print what happens from now on, a line an event.")
 @click.option(
     "--subject", "subjects", type=click.Choice(choices(admin_pb2.Subject)), multiple=True, help="Only these."
 )
@@ -124,13 +134,14 @@ def watch(invocation: Invocation, subjects: tuple[str, ...], types: tuple[str, .
     daemon = invocation.daemon
     for event in daemon.stream(daemon.admin.WatchEvents, request, wait_ns=None):
         if event.missed and not invocation.as_json:
-            invocation.note(f"{event.missed} events were missed here, they came faster than they were read")
+            missed = counted(event.missed, "event")
+            invocation.note(f"{missed} missed here: they came faster than they were read")
         invocation.printer.message(event, partial(_event_line, event))
     raise invocation.failure("the daemon ended the stream; is it stopping?", ExitCode.UNAVAILABLE)
 
 
-@click.command("force-release", cls=Command)
-@click.argument("id_", metavar="ID", type=click.IntRange(1, 2**64 - 1))
+@click.command("force-release", cls=Command, short_help="Take a lock, reservation or booking away.")
+@click.argument("id_", metavar="ID", type=WholeNumber(1, 2**64 - 1))
 @click.option("--reason", required=True, help="Why; logged and shown to watchers.")
 @pass_invocation
 def force_release(invocation: Invocation, id_: int, reason: str) -> None:
@@ -147,7 +158,7 @@ def force_release(invocation: Invocation, id_: int, reason: str) -> None:
     )
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Stop granting, or grant again.")
 @click.option("--undo", is_flag=True, help="Grant again.")
 @click.option("--reason", default="", help="Why; logged.")
 @pass_invocation

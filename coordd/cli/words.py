@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from coordd.cli.duration import format_duration
 from coordd.v1 import common_pb2
 
-__all__ = ["choices", "enum_value", "instant", "length", "printable", "refusal_sentence", "word"]
+__all__ = ["choices", "counted", "enum_value", "instant", "length", "printable", "refusal_sentence", "word"]
 
 
 def printable(text: str) -> str:
@@ -47,6 +47,11 @@ def word(wrapper: Any, number: int) -> str:
     enum: EnumDescriptor = wrapper.DESCRIPTOR
     value = enum.values_by_number.get(number)
     return value.name.removeprefix(_prefix(enum)) if value else str(number)
+
+
+def counted(count: int, noun: str) -> str:
+    """A count and what it counts: `1 lock`, `1,234 locks`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def instant(timestamp: Timestamp, *, timespec: str = "seconds") -> str:

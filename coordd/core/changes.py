@@ -27,6 +27,10 @@ class Changes:
         """Whether anything has changed."""
         return bool(self.cells) or any(self.of.values())
 
+    def __len__(self) -> int:
+        """Return how many records have changed."""
+        return len(self.cells) + sum(map(len, self.of.values()))
+
     def take(self) -> tuple[dict[Table, list[Row]], dict[Table, list[Key]]]:
         """Return the rows to write and the keys to delete, and begin anew."""
         puts: dict[Table, list[Row]] = {}

@@ -4,26 +4,25 @@ Owns: the vocabulary between the components and the waits. Must not know: any co
 kept.
 """
 
-from collections.abc import Hashable
 from typing import Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
 from coordd.core.outcomes import Grant, Reason, Refused
-from coordd.core.queues import Rank
+from coordd.core.queues import QueueKey, Rank
 
 CommandT_contra = TypeVar("CommandT_contra", contravariant=True)
 
 
 class Blocked(Struct, frozen=True, kw_only=True):
-    """What stands in the way. `key`: the queue to wait in, None: waiting is no use. `retry_at` 0: unknown.
+    """What stands in the way. `key`: the queue to wait in, (): waiting is no use. `retry_at` 0: unknown.
 
     `frees_at`: when it frees by the mere passing of time for whoever is first in the queue, 0: it doesn't.
     """
 
     reason: Reason
     subject: str
-    key: Hashable = None
+    key: QueueKey = ()
     retry_at: int = 0
     frees_at: int = 0
     holder: str = ""
@@ -54,11 +53,18 @@ class Component(Protocol, Generic[CommandT_contra]):
         """
         ...
 
+    def validate(self, command: CommandT_contra) -> None:
+        """Check that a command can ever be granted. Cost: O(1), unlike `check`.
+
+        Raises: InvalidArgument, OutOfRange.
+        """
+        ...
+
     def take(self, command: CommandT_contra, now: int) -> Grant:
         """Grant what `check` has found free."""
         ...
 
-    def keys(self, command: CommandT_contra) -> tuple[Hashable, ...]:
+    def keys(self, command: CommandT_contra) -> tuple[QueueKey, ...]:
         """Return every queue the command may have to wait in."""
         ...
 

@@ -35,11 +35,11 @@ class Deadlines:
 
     def schedule(self, target: Target, at: int) -> None:
         """Make `target` due at `at`, and no longer at any other instant. Cost: O(log n)."""
-        if target.scheduled_at:
-            if target.scheduled_at == at:
-                return
-            self._stale += 1
-        target.scheduled_at = at
+        earlier, target.scheduled_at = target.scheduled_at, at
+        if earlier == at:
+            return
+        if earlier:
+            self._leave_stale()
         self._tie += 1
         heappush(self._heap, (at, self._tie, target))
 
@@ -55,9 +55,7 @@ class Deadlines:
         """Make `target` never due. Cost: O(1) amortised."""
         if target.scheduled_at:
             target.scheduled_at = 0
-            self._stale += 1
-            if self._stale > _STALE_MIN and 2 * self._stale > len(self._heap):
-                self._compact()
+            self._leave_stale()
 
     def next_at(self) -> int | None:
         """Return the instant of the next target due, or None. Cost: O(1) amortised."""
@@ -75,6 +73,11 @@ class Deadlines:
         target = heappop(self._heap)[2]
         target.scheduled_at = 0
         return target
+
+    def _leave_stale(self) -> None:
+        self._stale += 1
+        if self._stale > _STALE_MIN and 2 * self._stale > len(self._heap):
+            self._compact()
 
     def _compact(self) -> None:
         self._heap = [entry for entry in self._heap if entry[2].scheduled_at == entry[0]]

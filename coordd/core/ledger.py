@@ -5,7 +5,6 @@ everything live by id and by request id, and the hold times that estimates come 
 Must not know: the rules by which anything is granted.
 """
 
-from collections.abc import Hashable
 from typing import Final
 
 from coordd.core.changes import Changes
@@ -13,6 +12,7 @@ from coordd.core.deadlines import Deadlines
 from coordd.core.errors import AlreadyExists, FailedPrecondition, NotFound
 from coordd.core.limits import ENDED_REQUESTS_MAX, SECOND
 from coordd.core.outcomes import Notice
+from coordd.core.queues import QueueKey
 from coordd.core.recall import Recall
 from coordd.core.records import Booking, EndedRequest, HoldTime, Lock, Permit, Reservation, Table
 from coordd.core.rules import Rules
@@ -55,7 +55,7 @@ class Ledger:
         self.requests: dict[tuple[str, str], object] = {}
         self.hold_times: dict[str, HoldTime] = {}
         # Queues whose resource may have become free; the machine serves them before it answers.
-        self.freed: list[Hashable] = []
+        self.freed: list[QueueKey] = []
         self.notices: list[Notice] = []
         self._ended: Recall[EndedRequest] = Recall(
             self.deadlines, rules.request_memory_ns, self._forget_request

@@ -49,13 +49,16 @@ WINDOW_NS_MIN: Final = SECOND
 WINDOW_NS_MAX: Final = 31 * DAY
 WINDOWS_PER_LIMIT_MAX: Final = 8
 
-# One step of the state machine: what one call may touch at most, so that a batch stays below 1 MiB encoded
-# and the event loop is never held for more than a few milliseconds, however many leases end or waiters move
-# at once.
+# One step of the state machine: what one call may touch at most, so that the event loop is never held for
+# more than a few milliseconds, however many leases end or waiters move at once.
 DUE_PER_TICK_MAX: Final = 256
 FORGOTTEN_PER_SWEEP_MAX: Final = 32
 SERVED_PER_CALL_MAX: Final = 256
+# A batch with so many commands, or so many changed records, is closed before anything more is decided, but
+# for what can't wait: streams that leave. Commands: all of a batch are answered in one go. Records: one
+# command or one step of time may change hundreds; at 300 bytes, as most have, they are 1.2 MB.
 COMMANDS_PER_BATCH_MAX: Final = 256
+RECORDS_PER_BATCH_MAX: Final = 4_000
 
 # A released grant's request id is remembered for the configured time, but never for more than this many, so
 # that a burst of short leases can't fill memory; the oldest is forgotten first.

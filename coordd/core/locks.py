@@ -7,14 +7,15 @@ is no use), HELD, LOCK_DELAY, QUEUED_AHEAD. Every end of a lock writes exactly o
 reported is UNKNOWN.
 """
 
-from collections.abc import Hashable
+from collections.abc import Iterable
 
 from coordd.core.claims import Blocked
 from coordd.core.commands import ReleaseLock, RenewLock, RequestLock
 from coordd.core.errors import InvalidArgument
+from coordd.core.holders import Holders
 from coordd.core.ledger import Ledger, lease_lost, not_holder
 from coordd.core.outcomes import LockReleased, Reason, Renewed
-from coordd.core.queues import Queues, Rank
+from coordd.core.queues import QueueKey, Queues, Rank
 from coordd.core.recall import Recall
 from coordd.core.records import EndedBy, Engagement, Lock, Outcome, Table
 from coordd.core.rules import KindRule, Rules
@@ -61,7 +62,7 @@ class Locks:
         self._queues = queues
         self._changed = ledger.changes.of[Table.LOCKS]
         self._engagements = ledger.changes.of[Table.ENGAGEMENTS]
-        self._held: dict[str, Lock] = {}
+        self._held: Holders[Lock] = Holders()
         self._rests: dict[str, Rest] = {}
         # The latest engagement that counts, by item and kind, while the kind's minimum interval lasts.
         self._recent: dict[tuple[str, str], Engagement] = {}
@@ -86,7 +87,7 @@ class Locks:
         """See `Component.check`."""
         kind = self._kinds.get(command.kind)
         if kind is None:
-            raise unknown_kind(command.kind)
+            raise unknown_kind(command.kind, self._kinds)
         item = command.item
         if kind.min_interval_ns:
             recent = self._recent.get((item, command.kind))
@@ -126,13 +127,18 @@ class Locks:
             request_id=command.request_id,
             scope=scope,
         )
-        self._held[scope] = lock
+        self._held.add(scope, lock)
         ledger.live[token] = lock
         ledger.deadlines.schedule(lock, lock.expires_at)
         self._changed[token] = lock
         return lock
 
-    def keys(self, command: RequestLock) -> tuple[Hashable, ...]:
+    def validate(self, command: RequestLock) -> None:
+        """See `Component.validate`."""
+        if command.kind not in self._kinds:
+            raise unknown_kind(command.kind, self._kinds)
+
+    def keys(self, command: RequestLock) -> tuple[QueueKey, ...]:
         """See `Component.keys`."""
         return (_key(self._scope(command.item, command.kind)),)
 
@@ -213,11 +219,7 @@ class Locks:
     def load(self, lock: Lock) -> None:
         """Take a live lock in as it was stored."""
         lock.scope = self._scope(lock.item, lock.kind)
-        if lock.scope in self._held:
-            # When these were taken locks were exclusive by item and kind: both run on, neither ends the
-            # other.
-            lock.scope = f"{lock.item}\0{lock.kind}"
-        self._held[lock.scope] = lock
+        self._held.add(lock.scope, lock)
         self._ledger.live[lock.token] = lock
         self._ledger.deadlines.schedule(lock, lock.expires_at)
 
@@ -299,7 +301,8 @@ class Locks:
 
     def _drop(self, lock: Lock) -> None:
         ledger = self._ledger
-        del self._held[lock.scope], ledger.live[lock.token]
+        self._held.remove(lock.scope, lock)
+        del ledger.live[lock.token]
         ledger.deadlines.cancel(lock)
         self._changed[lock.token] = None
         if self._queues.units:
@@ -331,12 +334,14 @@ class Locks:
         self._ledger.deadlines.schedule(rest, until)
 
 
-def unknown_kind(kind: str) -> InvalidArgument:
+def unknown_kind(kind: str, known: Iterable[str]) -> InvalidArgument:
     """Build the error for a kind that is not configured."""
-    return InvalidArgument("UNKNOWN_KIND", f"The kind {kind!r} is not configured.", kind=kind)
+    return InvalidArgument(
+        "UNKNOWN_KIND", f"The kind {kind!r} is not configured; there are: {', '.join(known)}.", kind=kind
+    )
 
 
-def _key(scope: str) -> Hashable:
+def _key(scope: str) -> QueueKey:
     return ("lock", scope)
 
 

@@ -9,6 +9,7 @@ Must not know: clocks, randomness, files, the network, the event loop, log or wi
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -182,6 +183,11 @@ class Machine:
         return bool(self._ledger.changes)
 
     @property
+    def changed(self) -> int:
+        """How many durable records have changed since `take_changes`."""
+        return len(self._ledger.changes)
+
+    @property
     def last_id(self) -> int:
         """The last id given."""
         return self._ledger.last_id
@@ -216,6 +222,7 @@ class Machine:
         # What is forgotten first in, first out, is taken in as it came; a store keeps it by worker.
         ended = sorted(tables.get(Table.ENDED_REQUESTS, ()), key=lambda row: int(row[2]))
         tables = {**tables, Table.ENDED_REQUESTS: ended}
+        self._load_cells(tables.get(Table.CELLS, ()))
         for table, load in self._loaders(now).items():
             for row in tables.get(table, ()):
                 load(row)
@@ -228,7 +235,6 @@ class Machine:
             Table.HOLD_TIMES: self._load_hold_time,
             Table.ENDED_REQUESTS: lambda row: self._ledger.remember_ended(EndedRequest(*row)),
             Table.ENGAGEMENTS: lambda row: self._locks.load_engagement(Engagement(*row), now),
-            Table.CELLS: self._load_cell,
             Table.LOCKS: lambda row: self._load_lock(row, now),
             Table.RESERVATIONS: lambda row: self._load_reservation(row, now),
             Table.PERMITS: self._load_permit,
@@ -240,15 +246,13 @@ class Machine:
         seen = HoldTime(*row)  # type: ignore[arg-type]
         self._ledger.hold_times[seen.subject] = seen
 
-    def _load_cell(self, row: Row) -> None:
-        cell = Cell(*row)  # type: ignore[arg-type]
-        windows = self._overrides.windows(cell.limit)
-        for window in windows.of if windows is not None else ():
-            if window.length_ns == cell.window_ns:
-                window.load(cell)
-                return
-        cell.count = 0
-        self._ledger.changes.cells[cell] = None
+    def _load_cells(self, rows: Iterable[Row]) -> None:
+        cells = sorted((Cell(*row) for row in rows), key=Cell.key)  # type: ignore[arg-type]
+        for name, of_name in groupby(cells, key=lambda cell: cell.limit):
+            windows = self._overrides.windows(name)
+            for gone in windows.load(of_name) if windows is not None else of_name:
+                gone.count = 0
+                self._ledger.changes.cells[gone] = None
 
     def _load_lock(self, row: Row, now: int) -> None:
         lock = Lock(*row)  # type: ignore[arg-type]
@@ -294,7 +298,7 @@ class Machine:
     def item(self, item: str, kind: str, now: int) -> ItemView:
         """Return who holds an item. Raises: InvalidArgument (UNKNOWN_KIND) for a kind given but not known."""
         if kind and kind not in self.rules.kinds:
-            raise unknown_kind(kind)
+            raise unknown_kind(kind, self.rules.kinds)
         return self._locks.view(item, kind)
 
     def availability(self, command: ReserveResource, now: int) -> AvailabilityView:

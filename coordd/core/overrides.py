@@ -12,7 +12,7 @@ from coordd.core.outcomes import Updated
 from coordd.core.rate_limits import RateLimits
 from coordd.core.records import Override, Table
 from coordd.core.reservations import Pool, Reservations
-from coordd.core.rules import contradiction
+from coordd.core.rules import contradiction, spell_length
 from coordd.core.windows import Windows
 
 _CAPACITY = 0
@@ -88,7 +88,7 @@ class Overrides:
         if unknown or not changed:
             raise InvalidArgument(
                 "UNKNOWN_WINDOW",
-                f"{windows.name} has no window of {unknown[0]} ns." if unknown else "No window is named.",
+                f"There is no window of {spell_length(unknown[0])}." if unknown else "No window is named.",
                 name=windows.name,
                 window_ns=unknown[0] if unknown else "",
             )

@@ -4,8 +4,8 @@ Owns: each endpoint's windows, open permits and bookings. A permit is charged wh
 only serves to settle it, so one whose time has passed is simply dropped and stays charged.
 """
 
-from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
+from itertools import islice
 
 from coordd.core.claims import Blocked
 from coordd.core.commands import CancelSchedule, RecordUsage, ScheduleRequest, TakePermit
@@ -13,9 +13,9 @@ from coordd.core.errors import FailedPrecondition, InvalidArgument, OutOfRange, 
 from coordd.core.ledger import Ledger, not_holder, request_id_reused
 from coordd.core.limits import BOOKINGS_PER_LIMIT_MAX, DUE_PER_TICK_MAX, SECOND
 from coordd.core.outcomes import Booked, BookingCancelled, Reason, Refused, UsageRecorded
-from coordd.core.queues import Queues, Rank
+from coordd.core.queues import QueueKey, Queues, Rank
 from coordd.core.records import Booking, Permit, Table
-from coordd.core.rules import LimitRule, Rules
+from coordd.core.rules import LimitRule, Rules, spell_length
 from coordd.core.views import AllocationView, LimitView, ShareView, WindowView
 from coordd.core.windows import Windows
 
@@ -31,8 +31,8 @@ class Limit:
         self.name = name
         self.rule = rule
         self.windows = windows
-        self.key: Hashable = ("limit", name)
-        self.open: deque[Permit] = deque()
+        self.key: QueueKey = ("limit", name)
+        self.open: dict[int, Permit] = {}
         self.violations = 0
         # Due when the oldest open permit's time passes.
         self.scheduled_at = 0
@@ -71,7 +71,9 @@ class RateLimits:
         limit = self._limits.get(endpoint)
         if limit is None:
             raise InvalidArgument(
-                "UNKNOWN_ENDPOINT", f"The endpoint {endpoint!r} is not configured.", endpoint=endpoint
+                "UNKNOWN_ENDPOINT",
+                f"The endpoint {endpoint!r} is not configured; there are: {', '.join(self._limits)}.",
+                endpoint=endpoint,
             )
         return limit
 
@@ -90,7 +92,12 @@ class RateLimits:
             self._limits[command.endpoint], command.worker, command.count, command.request_id, now
         )
 
-    def keys(self, command: TakePermit) -> tuple[Hashable, ...]:
+    def validate(self, command: TakePermit) -> None:
+        """See `Component.validate`."""
+        limit = self.limit(command.endpoint)
+        check_count(limit.name, command.count, limit.windows)
+
+    def keys(self, command: TakePermit) -> tuple[QueueKey, ...]:
         """See `Component.keys`."""
         return (self.limit(command.endpoint).key,)
 
@@ -115,7 +122,9 @@ class RateLimits:
     def claim(self, command: TakePermit, now: int) -> Permit | Refused:
         """Turn a booking whose time has come into a permit."""
         booking = self._own_booking(command.booking_id, command.worker, now)
-        if booking is None or booking.endpoint != command.endpoint:
+        if booking is not None and booking.endpoint != command.endpoint:
+            raise not_holder("booking", command.booking_id, command.worker)
+        if booking is None:
             raise FailedPrecondition(
                 "BOOKING_LAPSED",
                 f"The booking {command.booking_id} is open no longer.",
@@ -147,13 +156,13 @@ class RateLimits:
         permit = self._ledger.live.get(command.id)
         if not isinstance(permit, Permit):
             self._ledger.ended(command.id, "permit")
-            return UsageRecorded(permit=None)
-        if (permit.worker, permit.endpoint) != (command.worker, command.endpoint):
+        elif (permit.worker, permit.endpoint) != (command.worker, command.endpoint):
             raise not_holder("permit", command.id, command.worker)
-        if permit.use_by <= now:
+        # Also of a report that comes too late to settle anything: just then upstream may be in trouble.
+        limit.violations += command.status_code == _TOO_MANY_REQUESTS
+        if not isinstance(permit, Permit) or permit.use_by <= now:
             # It may have been used at the last moment, where it is charged.
             return UsageRecorded(permit=None)
-        limit.violations += command.status_code == _TOO_MANY_REQUESTS
         refunded = 0 if command.is_sent else permit.count
         limit.windows.settle(permit.worker, permit.count - refunded, refunded, permit.use_by, now)
         self._end(permit, now)
@@ -210,18 +219,13 @@ class RateLimits:
 
         They stay charged. Return them.
         """
-        expired: list[Permit] = []
-        while limit.open and len(expired) < DUE_PER_TICK_MAX:
-            permit = limit.open[0]
-            if permit.id in self._ledger.live:
-                if permit.use_by > now:
-                    break
-                expired.append(permit)
-                self._end(permit, now)
-            limit.open.popleft()
+        due = [permit for permit in islice(limit.open.values(), DUE_PER_TICK_MAX) if permit.use_by <= now]
+        for permit in due:
+            self._end(permit, now)
         if limit.open:
-            self._ledger.deadlines.schedule(limit, max(limit.open[0].use_by, now))
-        return expired
+            oldest = next(iter(limit.open.values()))
+            self._ledger.deadlines.schedule(limit, max(oldest.use_by, now))
+        return due
 
     def undo(self, permit: Permit, now: int) -> None:
         """Take back a permit nobody heard of."""
@@ -254,7 +258,6 @@ class RateLimits:
             bookings=len(limit.windows.bookings),
             active_workers=len(limit.windows.of[0].workers()),
             violations=limit.violations,
-            remaining=limit.windows.room(now),
             is_overridden=is_overridden(limit.windows, limit.rule),
         )
 
@@ -294,7 +297,7 @@ class RateLimits:
     def _open(self, limit: Limit, permit: Permit) -> None:
         self.permits += 1
         self._ledger.live[permit.id] = permit
-        limit.open.append(permit)
+        limit.open[permit.id] = permit
         if not limit.scheduled_at:
             self._ledger.deadlines.schedule(limit, permit.use_by)
 
@@ -305,6 +308,7 @@ class RateLimits:
     def _drop(self, permit: Permit) -> None:
         self.permits -= 1
         del self._ledger.live[permit.id]
+        del self._limits[permit.endpoint].open[permit.id]
         self._changed[permit.id] = None
 
     def _own_booking(self, id: int, worker: str, now: int) -> Booking | None:
@@ -333,8 +337,8 @@ class RateLimits:
         if execute_at - now > self._horizon_ns:
             raise OutOfRange(
                 "BEYOND_HORIZON",
-                f"The earliest time is {(execute_at - now) // SECOND} s from now; bookings go "
-                f"{self._horizon_ns // SECOND} s ahead.",
+                f"The earliest time is {spell_length(execute_at - now)} from now; bookings go "
+                f"{spell_length(self._horizon_ns)} ahead.",
                 endpoint=limit.name,
                 earliest_s=(execute_at - now) // SECOND,
             )
@@ -388,7 +392,7 @@ def check_count(name: str, count: int, windows: Windows) -> None:
 
 
 def blocked_by_windows(
-    windows: Windows, count: int, rank: Rank, now: int, *, key: Hashable, subject: str, queues: Queues
+    windows: Windows, count: int, rank: Rank, now: int, *, key: QueueKey, subject: str, queues: Queues
 ) -> Blocked | None:
     """Return what blocks taking `count`: a full window, those ahead in the queue, or nothing."""
     is_behind = bool(queues.units) and queues.is_ahead(key, rank)
@@ -418,15 +422,14 @@ def blocked_by_windows(
 
 
 def window_views(windows: Windows, now: int) -> tuple[WindowView, ...]:
-    """Return how full each window is, what bookings hold included."""
+    """Return how full each window is for whoever takes permits now, room for bookings left."""
     windows.roll(now)
-    booked = sum(booking.count for booking in windows.bookings.values())
     return tuple(
         WindowView(
             length_ns=window.length_ns,
             limit=window.limit,
-            used=window.used + booked,
-            resets_at=window.resets_at(now, windows.bookings.values()),
+            used=window.limit - window.room(windows.use_within_ns, now),
+            resets_at=window.resets_at(now),
         )
         for window in windows.of
     )

@@ -8,15 +8,16 @@ so it can't starve. Reasons are looked at in this order: the resource (HELD, QUE
 back, save those reported unused.
 """
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from coordd.core.claims import Blocked
 from coordd.core.commands import ReleaseResource, RenewReservation, ReserveResource
 from coordd.core.errors import InvalidArgument, OutOfRange
+from coordd.core.holders import Holders
 from coordd.core.ledger import Ledger, lease_lost, not_holder
 from coordd.core.outcomes import Reason, Renewed, ResourceReleased
-from coordd.core.queues import Queues, Rank
+from coordd.core.queues import QueueKey, Queues, Rank
 from coordd.core.rate_limits import blocked_by_windows, is_overridden, window_views
 from coordd.core.records import Reservation, Table
 from coordd.core.rules import PoolRule, Rules, TypeRule
@@ -35,7 +36,7 @@ class Pool:
         self.capacity = rule.capacity
         self.held = 0
         self.windows = windows
-        self.key: Hashable = ("pool", name)
+        self.key: QueueKey = ("pool", name)
 
     def units_max(self) -> int:
         """Return the most that can ever be held at once."""
@@ -43,9 +44,9 @@ class Pool:
 
 
 class Wanted(NamedTuple):
-    """What a command comes down to: an exclusive resource (None: none) and `units` of a pool (None: none)."""
+    """What a command comes down to: an exclusive resource ((): none) and `units` of a pool (None: none)."""
 
-    key: Hashable
+    key: QueueKey
     pool: Pool | None
     units: int
 
@@ -60,7 +61,7 @@ class Reservations:
         self._queues = queues
         self._types = rules.types
         self._changed = ledger.changes.of[Table.RESERVATIONS]
-        self._held: dict[Hashable, Reservation] = {}
+        self._held: Holders[Reservation] = Holders()
         self._pools = {name: _pool(name, rule, ledger) for name, rule in sorted(rules.pools.items())}
         # Live reservations.
         self.count = 0
@@ -78,14 +79,16 @@ class Reservations:
         rule = self._types.get(command.type)
         if rule is None:
             raise InvalidArgument(
-                "UNKNOWN_TYPE", f"The resource type {command.type!r} is not configured.", type=command.type
+                "UNKNOWN_TYPE",
+                f"The resource type {command.type!r} is not configured; there are: {', '.join(self._types)}.",
+                type=command.type,
             )
         pool = self._pool_of(rule, command)
         is_exclusive = bool(command.resource_id) and not rule.pools
         if pool is None:
             _check_without_pool(command)
             return Wanted(_resource_key(command), None, 0)
-        return Wanted(_resource_key(command) if is_exclusive else None, pool, command.units or 1)
+        return Wanted(_resource_key(command) if is_exclusive else (), pool, command.units or 1)
 
     # -- Component -------------------------------------------------------------------------------------------
 
@@ -94,11 +97,7 @@ class Reservations:
         key, pool, units = self.wanted(command)
         if pool is not None:
             _check_units(pool, units)
-        blocked = (
-            self._check_resource(key, f"{command.type}/{command.resource_id}", rank)
-            if key is not None
-            else None
-        )
+        blocked = self._check_resource(key, f"{command.type}/{command.resource_id}", rank) if key else None
         if blocked is not None or pool is None:
             return blocked
         return self._check_pool(pool, units, rank, now)
@@ -124,16 +123,22 @@ class Reservations:
             request_id=command.request_id,
         )
         self._hold(reservation, key)
-        if key is not None and pool is not None:
+        if key and pool is not None:
             # Whoever heads the pool's queue and wants the same resource is to hold it up no longer.
             self._ledger.freed.append(pool.key)
         self._changed[reservation.id] = reservation
         return reservation
 
-    def keys(self, command: ReserveResource) -> tuple[Hashable, ...]:
+    def validate(self, command: ReserveResource) -> None:
+        """See `Component.validate`."""
+        wanted = self.wanted(command)
+        if wanted.pool is not None:
+            _check_units(wanted.pool, wanted.units)
+
+    def keys(self, command: ReserveResource) -> tuple[QueueKey, ...]:
         """See `Component.keys`."""
         key, pool, _ = self.wanted(command)
-        return tuple(key for key in (key, pool.key if pool is not None else None) if key is not None)
+        return tuple(key for key in (key, pool.key if pool is not None else None) if key)
 
     def units(self, command: ReserveResource) -> int:
         """See `Component.units`."""
@@ -148,7 +153,7 @@ class Reservations:
         if seen is None:
             return None
         waits_ns = [0]
-        if key is not None:
+        if key:
             held = self._held.get(key)
             ends_at = min(held.granted_at + seen.mean_ns, held.expires_at) if held is not None else now
             waits_ns.append(max(ends_at - now, 0) + (self._queues.position(key, rank) - 1) * seen.mean_ns)
@@ -231,7 +236,7 @@ class Reservations:
         """Take a live reservation in as it was stored."""
         rule = self._types.get(reservation.type)
         is_exclusive = bool(reservation.resource_id) and not (rule is not None and rule.pools)
-        self._hold(reservation, _resource_key(reservation) if is_exclusive else None)
+        self._hold(reservation, _resource_key(reservation) if is_exclusive else ())
 
     def view(self, pool: Pool, now: int) -> PoolView:
         """Return how full a pool is."""
@@ -269,7 +274,7 @@ class Reservations:
 
     # --------------------------------------------------------------------------------------------------------
 
-    def _check_resource(self, key: Hashable, subject: str, rank: Rank) -> Blocked | None:
+    def _check_resource(self, key: QueueKey, subject: str, rank: Rank) -> Blocked | None:
         held = self._held.get(key)
         if held is not None:
             return Blocked(
@@ -311,12 +316,12 @@ class Reservations:
             raise not_holder("reservation", command.id, command.worker)
         return reservation if reservation.expires_at > now else None
 
-    def _hold(self, reservation: Reservation, key: Hashable) -> None:
+    def _hold(self, reservation: Reservation, key: QueueKey) -> None:
         self.count += 1
         self._ledger.live[reservation.id] = reservation
         self._ledger.deadlines.schedule(reservation, reservation.expires_at)
-        if key is not None:
-            self._held[key] = reservation
+        if key:
+            self._held.add(key, reservation)
         pool = self._pools.get(reservation.pool)
         if pool is not None and not reservation.is_refilling:
             pool.held += reservation.units
@@ -333,8 +338,7 @@ class Reservations:
         del self._ledger.live[reservation.id]
         self._changed[reservation.id] = None
         key = _resource_key(reservation)
-        if self._held.get(key) is reservation:
-            del self._held[key]
+        self._held.remove(key, reservation)
         self._ledger.freed.append(key)
         pool = self._pools.get(reservation.pool)
         if pool is not None:
@@ -361,7 +365,7 @@ def _check_units(pool: Pool, units: int) -> None:
         )
 
 
-def _resource_key(of: ReserveResource | Reservation) -> Hashable:
+def _resource_key(of: ReserveResource | Reservation) -> QueueKey:
     return ("resource", of.type, of.resource_id)
 
 

@@ -5,18 +5,19 @@ than ns.
 """
 
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import combinations
 from typing import Final
 
 from msgspec import Struct, field
 
-from coordd.core.limits import HOUR, MINUTE, SECOND
+from coordd.core.limits import DAY, HOUR, MILLISECOND, MINUTE, SECOND
 
 LOW: Final = 1
 MEDIUM: Final = 2
 HIGH: Final = 3
 CRITICAL: Final = 4
 PRIORITIES: Final = (LOW, MEDIUM, HIGH, CRITICAL)
+_UNITS: Final = {"d": DAY, "h": HOUR, "m": MINUTE, "s": SECOND, "ms": MILLISECOND}
 
 
 class KindRule(Struct, frozen=True, kw_only=True):
@@ -90,10 +91,21 @@ def contradiction(windows: Mapping[int, int]) -> str | None:
     A longer window must allow at least as much as a shorter one (else the shorter can never be used up and is
     a mistake), and at most as much as its length's worth of shorter ones (else the longer can never bind).
     """
-    pairs = sorted(windows.items())
-    for (short_ns, short), (long_ns, long) in pairwise(pairs):
+    for (short_ns, short), (long_ns, long) in combinations(sorted(windows.items()), 2):
+        said_long = f"{long} in {spell_length(long_ns)}"
+        said_short = f"{short} in {spell_length(short_ns)}"
         if long < short:
-            return f"{long} in {long_ns // SECOND} s is less than {short} in {short_ns // SECOND} s"
+            return f"{said_long} is less than {said_short}"
         if long > short * -(-long_ns // short_ns):
-            return f"{long} in {long_ns // SECOND} s can't be reached with {short} in {short_ns // SECOND} s"
+            return f"{said_long} can't be reached with {said_short}"
     return None
+
+
+def spell_length(length_ns: int) -> str:
+    """Write a length of time for people, as the configuration has it: `1h30m`, `15m`, `4s`, `250ms`."""
+    parts, rest_ns = [], length_ns
+    for unit, unit_ns in _UNITS.items():
+        count, rest_ns = divmod(rest_ns, unit_ns)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or f"{rest_ns}ns"

@@ -9,7 +9,8 @@ from coordd.core.records import Lock
 class WindowView(Struct, frozen=True, kw_only=True):
     """One rolling window.
 
-    `used` includes what permits and bookings are promised; `resets_at`: all of it has left.
+    `used` includes what permits are promised, and bookings that a call made now would meet; `resets_at`: all
+    of it has left.
     """
 
     length_ns: int
@@ -26,7 +27,7 @@ class WindowView(Struct, frozen=True, kw_only=True):
 class LimitView(Struct, frozen=True, kw_only=True):
     """An endpoint's limit.
 
-    `windows` shortest first; `remaining` could be taken now, room for bookings left.
+    `windows` shortest first; `remaining` is what could be taken now.
     """
 
     name: str
@@ -38,8 +39,12 @@ class LimitView(Struct, frozen=True, kw_only=True):
     bookings: int
     active_workers: int
     violations: int
-    remaining: int
     is_overridden: bool
+
+    @property
+    def remaining(self) -> int:
+        """Permits that could be taken now: the least of all windows."""
+        return min(window.remaining for window in self.windows)
 
     @property
     def utilisation(self) -> float:

@@ -3,13 +3,13 @@
 Owns: what a wait remembers. Must not know: queues, or how anything is granted.
 """
 
-from collections.abc import Hashable
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from coordd.core.commands import RequestLock, ReserveResource, TakePermit, WaitableCommand
+from coordd.core.queues import QueueKey
 from coordd.core.records import Row, WaiterRow
 
 _COMMANDS: Final[dict[str, type[WaitableCommand]]] = {
@@ -18,7 +18,7 @@ _COMMANDS: Final[dict[str, type[WaitableCommand]]] = {
 
 
 class Waiter:
-    """Somebody who waits. `key`: the queue, None while away. `away_until`: 0 while there."""
+    """Somebody who waits. `key`: the queue, () while away. `away_until`: 0 while there."""
 
     __slots__ = (
         "away_until",
@@ -40,7 +40,7 @@ class Waiter:
         self.enqueued_at = enqueued_at
         self.times_out_at = times_out_at
         self.away_until = 0
-        self.key: Hashable = None
+        self.key: QueueKey = ()
         self.scheduled_at = 0
 
     @property

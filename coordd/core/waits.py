@@ -8,7 +8,7 @@ can't be served stops the queue.
 Must not know: how anything is granted; the components do.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from coordd.core.claims import Blocked, Component
@@ -27,7 +27,7 @@ from coordd.core.outcomes import (
     WaitGranted,
     WaitRefused,
 )
-from coordd.core.queues import Queues, Rank
+from coordd.core.queues import QueueKey, Queues, Rank
 from coordd.core.records import EndedRequest, Permit, Table, WaiterRow
 from coordd.core.rules import Rules
 from coordd.core.waiters import Waiter
@@ -38,7 +38,7 @@ class Wake:
 
     __slots__ = ("key", "scheduled_at")
 
-    def __init__(self, key: Hashable) -> None:
+    def __init__(self, key: QueueKey) -> None:
         self.key = key
         self.scheduled_at = 0
 
@@ -71,7 +71,7 @@ class Waits:
         self._resume_grace_ns = rules.resume_grace_ns
         self._request_memory_ns = rules.request_memory_ns
         self._changed = ledger.changes.of[Table.WAITERS]
-        self._wakes: dict[Hashable, Wake] = {}
+        self._wakes: dict[QueueKey, Wake] = {}
         self.waiters: dict[int, Waiter] = {}
         self.away = 0
 
@@ -93,7 +93,7 @@ class Waits:
         blocked = component.check(command, rank, now)
         if blocked is None:
             return Granted(grant=self._grant(command, now))
-        if not command.wait_ns or blocked.key is None:
+        if not command.wait_ns or not blocked.key:
             return self._refusal(blocked, rank)
         return self._begin(command, rank, blocked, now)
 
@@ -147,11 +147,11 @@ class Waits:
         if at > now:
             self._ledger.deadlines.schedule(waiter, at)
             return
-        subject = self._blocked(waiter, now).subject
+        subject = self._subject(waiter)
         self._remove(waiter)
         self._refuse(waiter, Refused(reason=Reason.WAIT_TIMEOUT, subject=subject))
 
-    def serve(self, key: Hashable, now: int) -> None:
+    def serve(self, key: QueueKey, now: int) -> None:
         """Give what may have come free to those who wait for it, in order, until the head can't be served."""
         for _ in range(SERVED_PER_CALL_MAX):
             rank = self._queues.head(key)
@@ -164,7 +164,7 @@ class Waits:
     def place(self, id: int, now: int) -> Place | None:
         """Return where a waiter stands, or None if it waits no longer or is away."""
         waiter = self.waiters.get(id)
-        if waiter is None or waiter.key is None:
+        if waiter is None or not waiter.key:
             return None
         component = self._components[waiter.command.__class__]
         blocked = self._blocked(waiter, now)
@@ -184,7 +184,7 @@ class Waits:
         """Take a waiter in as it was stored, away; drop one whose command can't be granted any longer."""
         waiter = Waiter.of(row)
         try:
-            self._components[waiter.command.__class__].check(waiter.command, waiter.rank, now)
+            self._components[waiter.command.__class__].validate(waiter.command)
         except CommandError:
             self._changed[row.id] = None
         else:
@@ -204,7 +204,7 @@ class Waits:
         return grant
 
     def _refusal(self, blocked: Blocked, rank: Rank) -> Refused:
-        is_of_use = blocked.key is not None
+        is_of_use = blocked.key
         return blocked.refused(self._queues.position(blocked.key, rank) if is_of_use else 0)
 
     def _repeat(self, command: WaitableCommand, earlier: object, now: int) -> Granted | Refused | Queued:
@@ -229,7 +229,7 @@ class Waits:
         if not command.wait_ns:
             return self._refusal(self._blocked(waiter, now), waiter.rank)
         if blocked is not None and waiter.away_until:
-            if blocked.key is None:
+            if not blocked.key:
                 self._remove(waiter)
                 return blocked.refused(0)
             self._come_back(waiter)
@@ -254,14 +254,14 @@ class Waits:
         self._enter(waiter, blocked)
         return Queued(id=waiter.id)
 
-    def _serve_head(self, key: Hashable, waiter: Waiter, now: int) -> bool:
+    def _serve_head(self, key: QueueKey, waiter: Waiter, now: int) -> bool:
         """Serve the head of a queue; say whether the next one may be looked at."""
         blocked = self._check_again(waiter, now)
         if blocked is not None and blocked.key == key:
             self._wake_at(key, blocked.frees_at)
             return False
         self._exit(waiter)
-        if blocked is not None and blocked.key is not None:
+        if blocked is not None and blocked.key:
             self._enter(waiter, blocked)
             return self._is_back(waiter, key)
         self._forget(waiter)
@@ -272,13 +272,13 @@ class Waits:
             self._ledger.notices.append(WaitGranted(waiter=waiter, grant=grant))
         return True
 
-    def _is_back(self, waiter: Waiter, left: Hashable) -> bool:
+    def _is_back(self, waiter: Waiter, left: QueueKey) -> bool:
         """Whether a waiter has moved back to something it wants before what it has `left`.
 
         Then what it left is free for the next one. If it has moved on instead, what it left is meant for it:
         nobody behind it could do more than move on after it.
         """
-        keys = self._components[waiter.command.__class__].keys(waiter.command)
+        keys = self._keys(waiter)
         return keys.index(waiter.key) < keys.index(left)
 
     def _check_again(self, waiter: Waiter, now: int) -> Blocked | None:
@@ -298,10 +298,7 @@ class Waits:
         if blocked is not None:
             return blocked
         # Free, but not served yet: its turn comes within this or the next few steps of the machine.
-        key = waiter.key
-        return Blocked(
-            reason=Reason.QUEUED_AHEAD, subject=str(key[-1]) if isinstance(key, tuple) else "", key=key
-        )
+        return Blocked(reason=Reason.QUEUED_AHEAD, subject=self._subject(waiter), key=waiter.key)
 
     def _enter(self, waiter: Waiter, blocked: Blocked) -> None:
         waiter.key = blocked.key
@@ -315,12 +312,12 @@ class Waits:
             wake = self._wakes.pop(waiter.key, None)
             if wake is not None:
                 self._ledger.deadlines.cancel(wake)
-        waiter.key = None
+        waiter.key = ()
 
     def _units(self, waiter: Waiter) -> int:
         return self._components[waiter.command.__class__].units(waiter.command)
 
-    def _wake_at(self, key: Hashable, at: int) -> None:
+    def _wake_at(self, key: QueueKey, at: int) -> None:
         if at:
             wake = self._wakes.get(key)
             if wake is None:
@@ -332,15 +329,13 @@ class Waits:
         if waiter.away_until:
             self._come_back(waiter)
         else:
-            self._exit(waiter)
-            self._free(waiter)
+            self._leave_queue(waiter)
         self._forget(waiter)
         self._ledger.forget_waiting(waiter.command.worker, waiter.command.request_id)
 
     def _send_away(self, waiter: Waiter, now: int) -> None:
-        if waiter.key is not None:
-            self._exit(waiter)
-            self._free(waiter)
+        if waiter.key:
+            self._leave_queue(waiter)
         self.away += 1
         waiter.away_until = now + self._resume_grace_ns
         self._ledger.deadlines.not_after(waiter, _due_at(waiter))
@@ -349,9 +344,23 @@ class Waits:
         self.away -= 1
         waiter.away_until = 0
 
-    def _free(self, waiter: Waiter) -> None:
-        keys: Iterable[Hashable] = self._components[waiter.command.__class__].keys(waiter.command)
-        self._ledger.freed.extend(keys)
+    def _leave_queue(self, waiter: Waiter) -> None:
+        """Take a waiter out ungranted; what it may have held up is to be served.
+
+        That is its own queue if it was the head, and what else it wants: others may be meant to wait for it.
+        """
+        key, is_head = waiter.key, self._queues.head(waiter.key) == waiter.rank
+        self._exit(waiter)
+        self._ledger.freed.extend(other for other in self._keys(waiter) if other != key or is_head)
+
+    def _keys(self, waiter: Waiter) -> tuple[QueueKey, ...]:
+        return self._components[waiter.command.__class__].keys(waiter.command)
+
+    def _subject(self, waiter: Waiter) -> str:
+        """Return the name of what it waits for, or while it is away, of what it wants first."""
+        key = waiter.key or self._keys(waiter)[0]
+        # Keys are the sort of a thing and its names; a lock's scope may be an item and a kind.
+        return "/".join(key[1:]).partition("\0")[0]
 
     def _forget(self, waiter: Waiter) -> None:
         del self.waiters[waiter.id]

@@ -8,7 +8,8 @@ that time must leave room for it.
 Must not know: who waits, what is persisted when, what an endpoint is.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from bisect import insort
+from collections.abc import Iterable, Iterator, Mapping
 from heapq import merge
 
 from msgspec import Struct
@@ -41,6 +42,7 @@ class Window:
     """One rolling window: at most `limit` charges within any `length_ns`. `used` counts the live cells."""
 
     __slots__ = (
+        "_booked",
         "_buckets",
         "_changed",
         "_name",
@@ -62,6 +64,8 @@ class Window:
         self._changed = changed
         # In order, so that the oldest is at hand to drop, and the future to walk.
         self._buckets: SortedDict[int, _Bucket] = SortedDict()
+        # (instant, change) of what is booked, in order.
+        self._booked: list[tuple[int, int]] = []
 
     def charge(self, worker: str, count: int, at: int) -> None:
         """Count `count` for `worker` at the instant `at`."""
@@ -80,6 +84,8 @@ class Window:
         bucket = self._buckets.get(at // self.width_ns)
         cell = bucket.cells.get(worker) if bucket is not None else None
         if bucket is not None and cell is not None:
+            # Less may be there than was taken: where the window is newer than the permit.
+            count = min(count, cell.count)
             cell.count -= count
             bucket.total -= count
             self.used -= count
@@ -92,6 +98,16 @@ class Window:
         oldest = number - BUCKETS_PER_WINDOW
         while self._buckets and self._buckets.peekitem(0)[0] < oldest:
             self._drop(self._buckets.popitem(0)[1])
+
+    def book(self, booking: Booking) -> None:
+        """Hold room for a booking from its time until its last use has left. Cost: O(bookings)."""
+        for step in self._steps_of(booking):
+            insort(self._booked, step)
+
+    def unbook(self, booking: Booking) -> None:
+        """Give its room back."""
+        for step in self._steps_of(booking):
+            self._booked.remove(step)
 
     def load(self, cell: Cell) -> None:
         """Take a cell in as it was stored."""
@@ -112,13 +128,13 @@ class Window:
         """Return the live cells."""
         return (cell for bucket in self._buckets.values() for cell in bucket.cells.values())
 
-    def resets_at(self, now: int, bookings: Collection[Booking]) -> int:
+    def resets_at(self, now: int) -> int:
         """Return when all that is charged or booked now will have left; `now` if nothing is."""
         ends = [self._left_at(number) for number, bucket in self._buckets.items() if bucket.total]
-        ends += [self._left_at(booking.use_by // self.width_ns) for booking in bookings]
+        ends += [at for at, _ in self._booked[-1:]]
         return max(ends, default=now)
 
-    def earliest(self, count: int, start: int, hold_ns: int, now: int, bookings: Collection[Booking]) -> int:
+    def earliest(self, count: int, start: int, hold_ns: int, now: int) -> int:
         """Return the first instant at or after `start` from which `count` more fit for good.
 
         A permit taken at T is charged until it has left the window after T + hold_ns; so there must be room
@@ -129,24 +145,24 @@ class Window:
         Cost: O(buckets until then), with bookings O(buckets + bookings).
         """
         at = start
-        for begins, ends, level in self._levels(now, bookings):
+        for begins, ends, level in self._levels(now):
             is_room = level + count <= self.limit
             # Without bookings levels only fall: where there is room once, there is room from then on.
-            if (is_room and not bookings) or begins >= self._left_at((at + hold_ns) // self.width_ns):
+            if (is_room and not self._booked) or begins >= self._left_at((at + hold_ns) // self.width_ns):
                 break
             if not is_room and ends > at:
                 at = ends
         return at
 
-    def room(self, hold_ns: int, now: int, bookings: Collection[Booking]) -> int:
+    def room(self, hold_ns: int, now: int) -> int:
         """Return how many more fit for good if taken now; below 0 after the limit was lowered."""
         left_at = self._left_at((now + hold_ns) // self.width_ns)
-        return self.limit - max(level for begins, _, level in self._levels(now, bookings) if begins < left_at)
+        return self.limit - max(level for begins, _, level in self._levels(now) if begins < left_at)
 
-    def _levels(self, now: int, bookings: Collection[Booking]) -> Iterator[tuple[int, int, int]]:
+    def _levels(self, now: int) -> Iterator[tuple[int, int, int]]:
         """Yield (begin, end, charges) for each stretch of the future, as things stand now."""
         level, begins = self.used, now
-        for at, change in merge(self._leavings(), self._bookings(bookings)):
+        for at, change in merge(self._leavings(), self._booked):
             if at > begins:
                 yield begins, at, level
                 begins = at
@@ -158,13 +174,9 @@ class Window:
         for number, bucket in self._buckets.items():
             yield self._left_at(number), -bucket.total
 
-    def _bookings(self, bookings: Collection[Booking]) -> list[tuple[int, int]]:
-        """Return (instant, change) for each booking's begin and end, soonest first."""
-        begins = [
-            (booking.execute_at // self.width_ns * self.width_ns, booking.count) for booking in bookings
-        ]
-        ends = [(self._left_at(booking.use_by // self.width_ns), -booking.count) for booking in bookings]
-        return sorted(begins + ends)
+    def _steps_of(self, booking: Booking) -> tuple[tuple[int, int], tuple[int, int]]:
+        begins_at = booking.execute_at // self.width_ns * self.width_ns
+        return (begins_at, booking.count), (self._left_at(booking.use_by // self.width_ns), -booking.count)
 
     def _left_at(self, bucket: int) -> int:
         return (bucket + 1 + BUCKETS_PER_WINDOW) * self.width_ns
@@ -242,14 +254,13 @@ class Windows:
         left.
         """
         self.roll(now)
-        bookings = self.bookings.values()
         full = Full(start, 0)
         is_moving = True
         while is_moving:
             is_moving = False
             for window in self.of:
                 rest = (count - 1) % window.limit
-                at = window.earliest(rest + 1, full.at, hold_ns, now, bookings)
+                at = window.earliest(rest + 1, full.at, hold_ns, now)
                 if at > full.at:
                     full = Full(at, window.length_ns)
                     is_moving = True
@@ -260,18 +271,40 @@ class Windows:
         longest, window_ns = max(waits)
         return Full(full.at + longest, window_ns)
 
-    def room(self, now: int) -> int:
-        """Return how many can be taken at once now. Cost: O(buckets + bookings)."""
-        self.roll(now)
-        rooms = [window.room(self.use_within_ns, now, self.bookings.values()) for window in self.of]
-        return max(0, min(rooms))
-
     def book(self, booking: Booking) -> None:
         """Hold room for a booking, at the time that `earliest` gave."""
         self.bookings[booking.id] = booking
         self._booked += booking.count
+        for window in self.of:
+            window.book(booking)
 
     def unbook(self, booking: Booking) -> None:
         """Give its room back."""
         del self.bookings[booking.id]
         self._booked -= booking.count
+        for window in self.of:
+            window.unbook(booking)
+
+    def load(self, cells: Iterable[Cell]) -> list[Cell]:
+        """Take stored cells in; return those of windows that are no more.
+
+        A window that is new, or of a new length, begins with what the longest of the old ones knows: else it
+        would forget every call made before, and allow them again. Each charge is put at the end of its old
+        bucket, the latest it can have been made.
+        """
+        stored: dict[int, list[Cell]] = {}
+        for cell in cells:
+            stored.setdefault(cell.window_ns, []).append(cell)
+        known = stored[max(stored)]
+        for window in self.of:
+            if window.length_ns in stored:
+                for cell in stored.pop(window.length_ns):
+                    window.load(cell)
+            else:
+                for cell in known:
+                    window.charge(cell.worker, cell.count, _ends_at(cell))
+        return [cell for gone in stored.values() for cell in gone]
+
+
+def _ends_at(cell: Cell) -> int:
+    return (cell.bucket + 1) * -(-cell.window_ns // BUCKETS_PER_WINDOW) - 1

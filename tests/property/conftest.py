@@ -4,7 +4,9 @@ Choose by COORDD_HYPOTHESIS_PROFILE.
 """
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
@@ -27,4 +29,12 @@ settings.register_profile(
     print_blob=True,
     suppress_health_check=_SLOW,
 )
-settings.load_profile(os.environ.get("COORDD_HYPOTHESIS_PROFILE", "default"))
+_PROFILE = os.environ.get("COORDD_HYPOTHESIS_PROFILE", "default")
+settings.load_profile(_PROFILE)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let thorough tests take their time."""
+    for item in items:
+        if _PROFILE == "thorough" and Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(0))

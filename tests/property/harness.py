@@ -227,25 +227,15 @@ class Harness:
                 assert pool.used == model.units_held(pool.name)
                 assert pool.free == max(0, pool.capacity - pool.used)
         for limit in machine.limits(now):
-            booked = sum(slot.count for slot in model.slots if slot.endpoint == limit.name)
-            began = {w.length_ns: self._begun(limit.name, w.length_ns) for w in limit.windows}
             for window in limit.windows:
-                level = model.level(f"limit/{limit.name}", window.length_ns, now)
-                assert window.used == level - began[window.length_ns] + booked
+                name = f"limit/{limit.name}"
+                assert window.used == model.peak(name, window.length_ns, now, model.use_within(name))
         for waiter in model.waiting:
             place = machine.place(waiter.id, now)
             assert (place is None) == bool(waiter.away_until)
             if place is not None:
                 assert place.position >= 1
                 assert place.times_out_at == waiter.times_out_at
-
-    def _begun(self, endpoint: str, length: int) -> int:
-        width = -(-length // 500)
-        return sum(
-            slot.count
-            for slot in self.model.slots
-            if slot.endpoint == endpoint and slot.execute_at // width <= self.now // width
-        )
 
     def _note_expired(self, notice: Expired) -> None:
         grant = self._live(grant_id(notice.grant))

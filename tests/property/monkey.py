@@ -44,6 +44,11 @@ class Monkey:
         self.deeds: list[Callable[[], None]] = [deed for deed, _ in self._deeds()]
         self.weights = [weight * self.random.choice([0, 1, 1, 4]) for _, weight in self._deeds()]
         self.weights[-1] = 4
+        # Half of them keep to one component.
+        focus = self.random.choice([None, None, None, 0, 1, 2])
+        if focus is not None:
+            self.weights[:3] = [0, 0, 0]
+            self.weights[focus] = 8
         self.request_ids = self.random.choice([[""], ["", "", "r1", "r2"], ["", "r1", "r2", "r3", "r4"]])
         self.is_patient = self.random.random() < 0.8
 

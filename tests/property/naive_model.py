@@ -252,14 +252,16 @@ class Model:
 
     def fits(self, name: str, count: int, at: int, hold: int) -> bool:
         """Whether `count` more fit from `at` until they have left again when used `hold` later."""
-        for length, limit in self.limits[name].items():
-            width = -(-length // BUCKETS)
-            last = (at + hold) // width + BUCKETS
-            begins = [slot.execute_at // width * width for slot in self.slots]
-            instants = [at] + [b for b in begins if at < b and b // width <= last]
-            if any(self.level(name, length, instant) + count > limit for instant in instants):
-                return False
-        return True
+        limits = self.limits[name].items()
+        return all(self.peak(name, length, at, hold) + count <= limit for length, limit in limits)
+
+    def peak(self, name: str, length: int, at: int, hold: int) -> int:
+        """The highest level that a call made at `at`, or up to `hold` later, meets before it has left."""
+        width = -(-length // BUCKETS)
+        last = (at + hold) // width + BUCKETS
+        begins = [slot.execute_at // width * width for slot in self.slots]
+        instants = [at] + [b for b in begins if at < b and b // width <= last]
+        return max(self.level(name, length, instant) for instant in instants)
 
     def earliest(self, name: str, count: int, start: int, hold: int) -> int:
         """The first instant from `start` at which `count` fit, of all at which anything leaves."""

@@ -35,7 +35,7 @@ def test_same_seed_gives_the_same_in_other_processes_under_any_hash_seed(seed: i
     printed = {
         subprocess.run(
             [sys.executable, str(script), str(seed), "200"],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            env={**os.environ, "PYTHONPATH": str(script.parents[2]), "PYTHONHASHSEED": hash_seed},
             check=True,
             capture_output=True,
             text=True,

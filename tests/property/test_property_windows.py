@@ -60,6 +60,8 @@ def play(harness: Harness, deeds: list[tuple[str, int]], *, is_claiming: bool = 
         elif deed == "book later":
             later = ScheduleRequest(endpoint="e", worker="w1", count=count, not_before_ns=4 * SECOND)
             harness.do(later)
+        elif deed == "wait":
+            harness.do(TakePermit(endpoint="e", worker="w4", count=count, wait_ns=300 * SECOND))
         elif deed == "pass":
             harness.advance(harness.now + number * MILLISECOND)
         elif deed != "claim" or is_claiming:
@@ -75,8 +77,10 @@ def end(harness: Harness, deed: str, number: int) -> None:
     if deed == "cancel":
         harness.do(CancelSchedule(id=chosen.id, worker="w1"))
     elif deed == "claim":
-        harness.advance(max(harness.now, chosen.execute_at))
-        harness.do(TakePermit(endpoint="e", worker="w1", booking_id=chosen.id))
+        # Too early by a nanosecond, where there still is one; then in time.
+        for at in (chosen.execute_at - 1, chosen.execute_at):
+            harness.advance(max(harness.now, at))
+            harness.do(TakePermit(endpoint="e", worker="w1", booking_id=chosen.id))
     else:
         is_sent = deed == "report"
         usage = RecordUsage(endpoint="e", worker="w1", id=chosen.id, is_sent=is_sent, is_success=is_sent)
@@ -174,6 +178,20 @@ def test_no_earlier_time_could_have_been_booked(
         boundaries |= set(range(first, last + 1, width))
         boundaries |= set(range(harness.now, execute_at, max(1, (execute_at - harness.now) // 20)))
     assert not any(model.fits(NAME, count, at, hold_ns) for at in boundaries)
+
+
+@given(
+    rules=limits(),
+    deeds=st.lists(st.one_of(deeds, st.tuples(st.just("wait"), st.integers(1, 4))), min_size=3, max_size=25),
+)
+def test_queue_is_served_the_moment_it_can_be_whatever_is_reported_booked_or_claimed(
+    rules: Rules, deeds: list[tuple[str, int]]
+) -> None:
+    harness = Harness(rules)
+    play(harness, deeds)
+    # At each step the harness checks that nobody who could be served is left behind.
+    for _ in range(60):
+        harness.advance(harness.now + SECOND)
 
 
 @given(

@@ -20,9 +20,17 @@ _PROTOS = (admin_pb2, engagement_pb2, rate_limit_pb2, reservation_pb2)
 class Refuse:
     """An answer that is an error as the daemon sends it."""
 
-    def __init__(self, code: grpc.StatusCode, reason: str, text: str, *, retry_s: int | None = None) -> None:
+    def __init__(
+        self,
+        code: grpc.StatusCode,
+        reason: str,
+        text: str,
+        *,
+        retry_s: int | None = None,
+        metadata: dict[str, str] | None = None,
+    ) -> None:
         details = [AnyMessage(), AnyMessage()]
-        details[0].Pack(error_details_pb2.ErrorInfo(reason=reason, domain="coordd"))
+        details[0].Pack(error_details_pb2.ErrorInfo(reason=reason, domain="coordd", metadata=metadata))
         details[1].Pack(error_details_pb2.RetryInfo(retry_delay=Duration(seconds=retry_s or 0)))
         self.status = status_pb2.Status(code=code.value[0], message=text)
         self.status.details.extend(details if retry_s is not None else details[:1])

@@ -76,6 +76,8 @@ def faring(daemon: ScriptedDaemon) -> ScriptedDaemon:
         "GetSystemStatus",
         rate_limit_pb2.GetSystemStatusResponse(health=rate_limit_pb2.HEALTH_CRITICAL, endpoints=[endpoint]),
     )
+    daemon.answers("ListPools", admin_pb2.ListPoolsResponse(pools=[admin_pb2.Pool(name="cores")]))
+    daemon.answers("ListLimits", admin_pb2.ListLimitsResponse(limits=[admin_pb2.Limit(endpoint="x")]))
     return daemon
 
 
@@ -90,6 +92,25 @@ def test_status_is_one_readable_screen(faring: ScriptedDaemon, run: Run) -> None
         "",
         "ENDPOINT       HEALTH    USED  WINDOWS      WORKERS  QUEUED  429S",
         "search_tweets  CRITICAL   96%  15m 173/180        3       4     1",
+    ]
+
+
+def test_status_points_to_what_operators_have_changed(faring: ScriptedDaemon, run: Run) -> None:
+    changed = admin_pb2.Limit(endpoint="post_tweet", is_overridden=True)
+    faring.answers("ListLimits", admin_pb2.ListLimitsResponse(limits=[changed]))
+    hint = "1 setting changed by operators: see 'coordctl pools', 'coordctl limits'"
+    assert hint in lines(run("status").stdout)
+    pools = [admin_pb2.Pool(name=name, is_overridden=True) for name in ("cores", "slots")]
+    faring.answers("ListPools", admin_pb2.ListPoolsResponse(pools=pools))
+    assert hint.replace("1 setting", "3 settings") in lines(run("status").stdout)
+
+
+def test_status_counts_one_in_the_singular(faring: ScriptedDaemon, run: Run) -> None:
+    faring.answers("GetStatus", admin_pb2.GetStatusResponse(locks=1, bookings=1, waiters=1, commits=1))
+    assert lines(run("status").stdout)[1:4] == [
+        "live     1 lock, 0 reservations, 0 permits, 1 booking",
+        "waiting  1 waiter, 0 of them away",
+        "done     0 commands in 1 commit; last id 0",
     ]
 
 
@@ -270,6 +291,65 @@ def test_a_wait_that_ends_without_an_answer(daemon: ScriptedDaemon, run: Run) ->
     assert run(*WAIT).exit_code == 3
 
 
+STOPPING = Refuse(grpc.StatusCode.UNAVAILABLE, "DRAINING", "the daemon is stopping", retry_s=1)
+UNDO = "it grants again after 'coordctl drain --undo'"
+DRAINING = Refuse(grpc.StatusCode.UNAVAILABLE, "DRAINING", "the daemon is draining: upgrade", retry_s=1)
+
+
+def test_a_wait_goes_on_by_the_same_request_id_when_the_daemon_is_back(
+    daemon: ScriptedDaemon, run: Run
+) -> None:
+    queued = engagement_pb2.AwaitLockResponse(queued=common_pb2.Queued(position=2))
+    granted = engagement_pb2.AwaitLockResponse(granted=a_lock())
+    daemon.answers("AwaitLock", [queued, STOPPING], [STOPPING], [queued, granted])
+    result = run(*WAIT)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("locked tweet:1 for w7")
+    assert lines(result.stderr) == [
+        "waiting at place 2",
+        "the daemon is away; waiting for it to come back",
+        "waiting at place 2",
+    ]
+    request_ids = {request.request_id for request in daemon.requests}
+    assert len(request_ids) == 1
+    assert "" not in request_ids
+    waits_ns = [request.wait_timeout.ToNanoseconds() for request in daemon.requests]
+    assert waits_ns[0] == 30 * 10**9
+    assert waits_ns == sorted(set(waits_ns), reverse=True)
+
+
+def test_two_waits_have_two_request_ids_and_a_given_one_is_kept(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers("AwaitLock", [engagement_pb2.AwaitLockResponse(granted=a_lock())])
+    for options in ([], [], ["--request-id", "r1"]):
+        run(*WAIT, *options)
+    request_ids = [request.request_id for request in daemon.requests]
+    assert len(set(request_ids)) == 3
+    assert request_ids[2] == "r1"
+
+
+def test_a_wait_through_an_operators_drain(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers("AwaitLock", [DRAINING], [engagement_pb2.AwaitLockResponse(granted=a_lock())])
+    result = run(*WAIT)
+    assert result.exit_code == 0
+    assert result.stderr == "the daemon is draining; waiting for it to grant again\n"
+
+
+@pytest.mark.parametrize(
+    ("refuse", "last"),
+    [
+        (STOPPING, "coordctl lock: the daemon is stopping (DRAINING)"),
+        (DRAINING, "coordctl lock: the daemon is draining: upgrade (DRAINING); " + UNDO),
+    ],
+)
+def test_a_wait_ends_in_time_though_the_daemon_stays_away(
+    daemon: ScriptedDaemon, run: Run, *, refuse: Refuse, last: str
+) -> None:
+    daemon.answers("AwaitLock", [refuse])
+    result = run(*WAIT[:-1], "300ms")
+    assert result.exit_code == 3
+    assert lines(result.stderr)[1:] == [last]
+
+
 def test_a_full_queue_says_when_to_ask_again(daemon: ScriptedDaemon, run: Run) -> None:
     full = Refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", "the queue of tweet:1 is full", retry_s=2)
     daemon.answers("AwaitLock", [full])
@@ -328,6 +408,46 @@ def test_release_of_a_free_item(daemon: ScriptedDaemon, run: Run) -> None:
     assert "nobody holds tweet:1 (it is FREE)" in result.stderr
 
 
+WRONG_TOKEN = [
+    (grpc.StatusCode.FAILED_PRECONDITION, "LEASE_LOST", "The lock 41 is held no longer."),
+    (grpc.StatusCode.FAILED_PRECONDITION, "NOT_HOLDER", "The lock 41 is not held by 'w7', or not as named."),
+    (grpc.StatusCode.NOT_FOUND, "UNKNOWN_ID", "The id 41 was never given."),
+]
+
+
+@pytest.mark.parametrize(("code", "reason", "text"), WRONG_TOKEN)
+def test_release_with_a_wrong_token_says_the_right_one(
+    daemon: ScriptedDaemon, run: Run, *, code: grpc.StatusCode, reason: str, text: str
+) -> None:
+    daemon.answers("ReleaseLock", Refuse(code, reason, text))
+    daemon.answers("GetLock", engagement_pb2.GetLockResponse(lock=a_lock()))
+    result = run("release", "tweet:1", "--worker", "w7", "--outcome", "success", "--token", "41")
+    assert result.exit_code == 4
+    assert result.stderr == f"coordctl release: tweet:1 is held under token 42, not 41 ({reason})\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        engagement_pb2.GetLockResponse(),
+        engagement_pb2.GetLockResponse(lock=a_lock(worker="w8")),
+        Refuse(grpc.StatusCode.INVALID_ARGUMENT, "UNKNOWN_KIND", "A kind is needed."),
+    ],
+    ids=["free", "another's", "refused"],
+)
+def test_release_of_a_lost_lease_has_the_item_in_its_advice(
+    daemon: ScriptedDaemon, run: Run, answer: engagement_pb2.GetLockResponse | Refuse
+) -> None:
+    daemon.answers("ReleaseLock", Refuse(*WRONG_TOKEN[0]))
+    daemon.answers("GetLock", answer)
+    result = run("release", "tweet:1", "--worker", "w7", "--outcome", "success", "--token", "41")
+    assert result.exit_code == 4
+    assert result.stderr == (
+        "coordctl release: The lock 41 is held no longer (LEASE_LOST); "
+        "the lease had ended; see 'coordctl show tweet:1'\n"
+    )
+
+
 # ------------------------------------------------------------------------ reservations, pools and limits
 
 
@@ -379,6 +499,25 @@ def test_pools_set(daemon: ScriptedDaemon, run: Run) -> None:
 def test_pools_set_needs_one_of_both(run: Run, options: list[str]) -> None:
     result = run("pools", "set", "cores", *options)
     assert (result.exit_code, len(lines(result.stderr))) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "advice"),
+    [
+        (["--capacity", "9"], "windows", "; use --window"),
+        (["--window", "15m=9"], "capacity", "; use --capacity"),
+        (["--window", "15m=9"], "windows", ""),
+    ],
+)
+def test_pools_set_of_the_other_sort_of_pool_says_which_option(
+    daemon: ScriptedDaemon, run: Run, *, options: list[str], field: str, advice: str
+) -> None:
+    text = f"Of the pool cores only {field} can change."
+    error = Refuse(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_COUNT", text, metadata={"field": field})
+    daemon.answers("UpdatePool", error)
+    result = run("pools", "set", "cores", *options)
+    assert result.exit_code == 4
+    assert result.stderr == f"coordctl pools set: {text[:-1]} (INVALID_COUNT){advice}\n"
 
 
 @pytest.mark.parametrize("window", ["15m", "15m=0", "15m=x", "15=3", "=3", "15m=1000000001", "15m=-1"])
@@ -435,7 +574,7 @@ def test_stats(daemon: ScriptedDaemon, run: Run) -> None:
         ),
     )  # fmt: skip
     assert table_of(run("stats", "--hours", "1.5", "--worker", "w7").stdout) == [
-        ["KIND", "TOTAL", "SUCCESSFUL", "FAILED", "UNKNOWN", "RATE"],
+        ["KIND", "TOTAL", "SUCCESSFUL", "FAILED", "UNKNOWN", "SUCCESS", "RATE"],
         ["like", "0", "0", "0", "0", "-"],
         ["reply", "4", "3", "0", "1", "75.0%"],
         ["all", "4", "3", "0", "1", "75.0%"],
@@ -485,7 +624,7 @@ def test_watch_prints_a_line_an_event(daemon: ScriptedDaemon, run: Run) -> None:
         "2026-11-23T16:00:48.000Z  REFUSED   lock         tweet:1 worker w7 HELD",
         "2026-11-23T16:00:48.000Z  FORCED    lock         tweet:1 worker w7 #42 two\\nlines",
     ]
-    assert lines(result.stderr)[0] == "5 events were missed here, they came faster than they were read"
+    assert lines(result.stderr)[0] == "5 events missed here: they came faster than they were read"
     assert daemon.requests == [
         admin_pb2.WatchEventsRequest(
             subjects=[admin_pb2.SUBJECT_LOCK, admin_pb2.SUBJECT_PERMIT],
@@ -509,3 +648,10 @@ def test_watch_as_json_is_a_line_an_event(daemon: ScriptedDaemon, run: Run) -> N
 def test_a_watch_that_the_daemon_ends_is_exit_code_3(daemon: ScriptedDaemon, run: Run) -> None:
     daemon.answers("WatchEvents", [])
     assert run("watch").exit_code == 3
+
+
+def test_a_watch_of_a_daemon_that_stops_says_so(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers("WatchEvents", [an_event(type=admin_pb2.EVENT_TYPE_GRANTED), STOPPING])
+    result = run("watch")
+    assert len(lines(result.stdout)) == 1
+    assert (result.exit_code, result.stderr) == (3, "coordctl watch: the daemon is stopping (DRAINING)\n")

@@ -3,6 +3,7 @@
 import json
 import socket
 from collections.abc import Callable
+from importlib.metadata import version
 
 import grpc
 import pytest
@@ -36,8 +37,8 @@ def test_no_daemon_is_one_line_that_says_how_to_start_it(closed_address: str) ->
 @pytest.mark.parametrize(
     ("code", "reason", "exit_code", "advice"),
     [
-        (grpc.StatusCode.FAILED_PRECONDITION, "LEASE_LOST", 4, "coordctl show ITEM"),
-        (grpc.StatusCode.FAILED_PRECONDITION, "NOT_HOLDER", 4, "coordctl force-release ID"),
+        (grpc.StatusCode.FAILED_PRECONDITION, "LEASE_LOST", 4, "coordctl show tweet:1"),
+        (grpc.StatusCode.FAILED_PRECONDITION, "NOT_HOLDER", 4, "coordctl force-release 42 --reason TEXT"),
         (grpc.StatusCode.NOT_FOUND, "UNKNOWN_ID", 4, "coordctl locks"),
         (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ID", 4, "(INVALID_ID)\n"),
         (grpc.StatusCode.UNAVAILABLE, "DRAINING", 3, "coordctl drain --undo"),
@@ -47,7 +48,8 @@ def test_no_daemon_is_one_line_that_says_how_to_start_it(closed_address: str) ->
 def test_an_error_is_one_line_with_reason_and_advice(
     daemon: ScriptedDaemon, run: Run, *, code: grpc.StatusCode, reason: str, exit_code: int, advice: str
 ) -> None:
-    daemon.answers("ReleaseLock", Refuse(code, reason, "it is so"))
+    daemon.answers("ReleaseLock", Refuse(code, reason, "it is so", metadata={"id": "42"}))
+    daemon.answers("GetLock", engagement_pb2.GetLockResponse())
     result = run(*RELEASE)
     assert (result.exit_code, result.stdout) == (exit_code, "")
     assert result.stderr.startswith(f"coordctl release: it is so ({reason})")
@@ -62,6 +64,24 @@ def test_an_error_without_details_has_its_code(daemon: ScriptedDaemon, run: Run)
     result = run("drain")
     assert result.exit_code == 4
     assert result.stderr == "coordctl drain: no such method (UNIMPLEMENTED)\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_undone"),
+    [
+        ("the daemon is draining", True),
+        ("the daemon is draining: stopping for an upgrade", True),
+        ("the daemon is stopping", False),
+        ("the daemon is draining: the daemon is shutting down", False),
+        ("the daemon has stopped", False),
+    ],
+)
+def test_only_an_operators_drain_can_be_undone(
+    daemon: ScriptedDaemon, run: Run, *, text: str, is_undone: bool
+) -> None:
+    daemon.answers("ReleaseLock", Refuse(grpc.StatusCode.UNAVAILABLE, "DRAINING", text, retry_s=1))
+    advice = "; it grants again after 'coordctl drain --undo'" if is_undone else ""
+    assert run(*RELEASE).stderr == f"coordctl release: {text} (DRAINING){advice}\n"
 
 
 def test_details_that_are_garbage_are_no_traceback(daemon: ScriptedDaemon, run: Run) -> None:
@@ -102,6 +122,15 @@ USAGE_ERRORS = [
     ["watch", "--type", "unspecified"],
     ["status", "--address", "somewhere"],
     ["status", "--address", "[::1]"],
+    ["status", "--address", "::1:7651"],
+    ["status", "--address", "localhost:"],
+    ["status", "--address", ":7651"],
+    ["status", "--address", "localhost:http"],
+    ["status", "--address", "localhost:0"],
+    ["status", "--address", "localhost:65536"],
+    ["status", "--address", "http://localhost:7651"],
+    ["status", "--address", ""],
+    ["stats", "--hours", "nan"],
     ["--timeout", "0s", "status"],
     ["completion", "tcsh"],
     ["status", "extra"],
@@ -118,6 +147,45 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(
     assert len(result.stderr.splitlines()) == 1
     assert result.stderr.startswith("coordctl")
     assert daemon.requests == []
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["locks", "--limit", "abc"], "'abc' is not a whole number of at least 1"),
+        (["locks", "--limit", "0"], "'0' is not a whole number of at least 1"),
+        (["pools", "set", "x", "--capacity", "1.5"], "'1.5' is not a whole number from 1 to 1000000000"),
+        (["stats", "--hours", "day"], "'day' is not a number above 0 and up to 87660"),
+        (["stats", "--hours", "0"], "'0' is not a number above 0 and up to 87660"),
+        (["lock", "x", "--kind", "k", "--worker", "w", "--quality", "2"], "'2' is not a number from 0 to 1"),
+    ],
+)
+def test_a_wrong_number_is_told_with_its_bounds(run: Run, args: list[str], words: str) -> None:
+    assert words in run(*args).stderr
+
+
+def test_a_usage_error_has_single_blanks(run: Run) -> None:
+    assert "Choose from: bash, zsh, fish; see" in run("completion").stderr
+
+
+def test_the_version_is_one_name_and_one_number(run: Run) -> None:
+    assert run("--version").stdout == f"coordctl {version('coordd')}\n"
+
+
+def test_help_of_all_commands_is_not_cut_off(run: Run) -> None:
+    commands = run("--help").stdout.split("Commands:")[1].split("\n\n")[0]
+    assert "..." not in commands
+
+
+@pytest.mark.parametrize("command", ["pools", "limits"])
+def test_help_says_how_to_get_back_to_the_file(run: Run, command: str) -> None:
+    assert "set the file's value again" in " ".join(run(command, "set", "--help").stdout.split())
+
+
+def test_help_has_no_formatting_marks(run: Run) -> None:
+    text = run("completion", "--help").stdout
+    assert "\\b" not in text
+    assert '  bash  eval "$(coordctl completion bash)"\n  zsh ' in text
 
 
 def test_no_command_at_all_is_help(run: Run) -> None:

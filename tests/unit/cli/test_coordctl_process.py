@@ -99,13 +99,15 @@ def test_a_pipe_gets_a_plain_table(daemon: ScriptedDaemon, start: Start) -> None
     endpoint = rate_limit_pb2.EndpointStatus(endpoint="e" * 200, health=rate_limit_pb2.HEALTH_WARNING)
     daemon.answers("GetStatus", admin_pb2.GetStatusResponse(version="0.1.0"))
     daemon.answers("GetSystemStatus", rate_limit_pb2.GetSystemStatusResponse(endpoints=[endpoint]))
+    daemon.answers("ListPools", admin_pb2.ListPoolsResponse())
+    daemon.answers("ListLimits", admin_pb2.ListLimitsResponse())
     out, errors = start("status", env={"COLUMNS": "80", "TERM": "xterm-256color"}).communicate(timeout=30)
     assert errors == ""
     assert "\x1b" not in out
     assert any(line.startswith("e" * 200 + "  WARNING") for line in out.splitlines())
 
 
-def _terminal_output(start: Start, *args: str) -> str:
+def _terminal_output(start: Start, *args: str, exit_code: int = 0) -> str:
     ours, theirs = pty.openpty()
     process = start(*args, stdout=theirs, env={"COLUMNS": "60", "TERM": "xterm-256color", "NO_COLOR": ""})
     os.close(theirs)
@@ -116,7 +118,7 @@ def _terminal_output(start: Start, *args: str) -> str:
     except OSError:  # Linux's way to say that the other end has closed
         pass
     os.close(ours)
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=30) == exit_code
     return output.decode()
 
 
@@ -127,6 +129,31 @@ def test_a_terminal_gets_colours_and_all_of_a_long_name(daemon: ScriptedDaemon, 
     output = _terminal_output(start, "locks")
     assert "\x1b[1m" in output
     assert output.count("x") == 90
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_only_the_instant_of_an_event_is_dim(daemon: ScriptedDaemon, start: Start) -> None:
+    daemon.answers("WatchEvents", [EVENT])
+    output = _terminal_output(start, "watch", exit_code=3)
+    assert "\x1b[2m1970-01-01T00:00:00.000Z\x1b[0m" in output
+    assert output.count("\x1b[2") == 1
+
+
+def test_the_module_runs_as_a_program(daemon: ScriptedDaemon) -> None:
+    daemon.answers("ListLocks", engagement_pb2.ListLocksResponse())
+    command = [sys.executable, "-m", "coordd.cli.coordctl", "--address", daemon.address, "locks"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    assert done.stderr == "no locks\n"
+
+
+def test_ctrl_c_while_the_daemon_is_away_is_quiet(daemon: ScriptedDaemon, start: Start) -> None:
+    daemon.stop()
+    process = start("lock", "tweet:1", "--kind", "reply", "--worker", "w7", "--wait", "1h")
+    assert process.stderr is not None
+    assert process.stderr.readline() == "the daemon is away; waiting for it to come back\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30) == ("", "")
+    assert process.returncode == 130
 
 
 def _completions(start: Start, *words: str) -> list[str]:

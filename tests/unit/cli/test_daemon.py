@@ -25,10 +25,53 @@ def test_version() -> None:
 def test_check_config_of_the_examples(example: str) -> None:
     done = run("check-config", ROOT / f"examples/{example}.toml")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "pool         api_tweets: 50/1h\n" in done.stdout
-    assert ("limit        post_tweet: 50/15m, 200/1h, 2400/1d, priority" in done.stdout) == (
-        example == "glitchbot"
-    )
+    assert not any(line != line.rstrip() for line in done.stdout.splitlines())
+    assert ("*" in done.stdout) == (example == "glitchbot")
+
+
+def test_check_config_shows_every_setting_and_what_differs_from_the_default(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("""
+        store = { path = "d.db", history_retention = "30d" }
+        kinds = { quote = { ttl = "5m", bypass_quality = 0.9 }, like.enabled = false, follow = {} }
+        pools = { api_tweets.capacity = 7, content_pipeline.enabled = false }
+        types.gpu = { pool = "api_tweets" }
+        limits.post = { windows = { "15m" = 50, "1h" = 200 }, claim_window = "5s" }
+        aging.high = "3m"
+    """)
+    done = run("check-config", file, COORDD_LOG_LEVEL="debug")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == """\
+[server]
+  address            127.0.0.1:7651
+  max_message_bytes  1048576
+  drain_timeout      10s
+
+[store]
+  path               d.db *
+  history_retention  30d *
+
+[log]
+  level   debug *
+  format  console
+
+[locks]
+  exclusive  item
+
+[kinds]     ttl   lock_delay  min_interval  bypass_quality
+  quote     5m *  15s         1d            0.9 *
+  reply     15m   15s         1d            -
+  analysis  15m   15s         0s            -
+  follow *  15m   15s         0s            -
+  like *    removed
+
+[pools]           capacity  windows  use_within
+  api_tweets      7 *       - *      - *
+  api_requests    -         900/15m  30s
+  content_pipeline *  removed
+
+[types]          ttl  pool          pools
+"""
 
 
 @pytest.mark.parametrize("command", [["check-config"], ["serve", "--config"]])
@@ -73,3 +116,32 @@ def test_a_second_daemon_on_a_file_is_refused_and_the_first_goes_on(tmp_path: Pa
         first.terminate()
         first.stdout.read()
     assert first.returncode == 0
+
+
+# ---------------------------------------------------------------------- without the daemon's dependencies
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "missing"),
+    [
+        ("coordctl", ["status"], "click"),
+        ("coordctl", ["status"], "rich"),
+        ("coordd", ["--version"], "click"),
+        ("coordd", ["check-config", "x.toml"], "pydantic"),
+        ("coordd", ["serve"], "aiosqlite"),
+    ],
+)
+def test_a_base_install_says_what_is_missing(command: str, arguments: list[str], missing: str) -> None:
+    script = f"import sys; sys.modules[{missing!r}] = None; from coordd.cli import entry; entry.{command}()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"{command} needs the daemon's dependencies: pip install 'coordd[daemon]'\n"
+
+
+def test_a_module_of_ours_that_is_missing_is_a_bug_and_looks_like_one() -> None:
+    script = "import sys; sys.modules['coordd.config'] = None; from coordd.cli import entry; entry.coordd()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "ModuleNotFoundError: import of coordd.config halted" in done.stderr

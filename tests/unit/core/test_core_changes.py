@@ -1,3 +1,5 @@
+from core_desk import Desk
+
 from coordd.core.changes import Changes
 from coordd.core.records import Cell, EndedRequest, HoldTime, Table
 
@@ -48,3 +50,11 @@ def test_taking_begins_anew() -> None:
     changes.take()
     assert not changes
     assert changes.take() == ({}, {})
+
+
+def test_length_counts_changed_records() -> None:
+    desk = Desk()
+    desk.commit()
+    desk.permit()
+    # The permit, and its cell in each of the two windows.
+    assert desk.machine.changed == 3

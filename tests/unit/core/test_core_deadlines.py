@@ -80,3 +80,11 @@ def test_stale_entries_do_not_pile_up() -> None:
     assert len(deadlines) < 2_000
     due = popped(deadlines, 10_000)
     assert due == kept
+
+
+def test_target_whose_deadline_only_ever_comes_earlier_leaves_a_bounded_heap() -> None:
+    deadlines, target = Deadlines(), Alarm()
+    for at in range(100_000, 0, -1):
+        deadlines.schedule(target, at)
+    assert len(deadlines) < 5_000
+    assert deadlines.next_at() == 1

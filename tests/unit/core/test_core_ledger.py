@@ -107,4 +107,6 @@ def test_ended_requests_come_back_in_the_order_in_which_they_ended(desk: Desk) -
     desk.release(desk.lock(request_id="a ended last"))
     desk.restart()
     desk.advance(6 * MINUTE)
+    desk.commit()
+    assert [key[1] for key in desk.rows[Table.ENDED_REQUESTS]] == ["a ended last"]
     desk.lock(request_id="z ended first")

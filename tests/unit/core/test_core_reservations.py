@@ -317,3 +317,21 @@ def test_reservation_without_a_pool_has_none_to_give_back_to(desk: Desk) -> None
     desk.restart()
     desk.give_back(held)
     desk.reserve("file", "w2", resource_id="x")
+
+
+def test_estimate_for_units_alone_comes_from_hold_times(desk: Desk) -> None:
+    held = [desk.reserve() for _ in range(3)]
+    desk.advance(10 * SECOND)
+    desk.give_back(held[0])
+    desk.reserve()
+    wanted = ReserveResource(type="db", worker="w9")
+    assert desk.machine.availability(wanted, desk.now).wait_ns == 10 * SECOND // 3
+
+
+def test_estimate_for_a_resource_without_a_pool_comes_from_hold_times(desk: Desk) -> None:
+    held = desk.reserve("file", resource_id="f")
+    desk.advance(10 * SECOND)
+    desk.give_back(held)
+    desk.reserve("file", resource_id="f")
+    wanted = ReserveResource(type="file", worker="w9", resource_id="f")
+    assert desk.machine.availability(wanted, desk.now).wait_ns == 10 * SECOND

@@ -11,11 +11,11 @@ def test_windows_that_agree_have_no_contradiction() -> None:
 
 
 def test_longer_window_with_less_contradicts() -> None:
-    assert contradiction({HOUR: 100, 15 * MINUTE: 180}) == "100 in 3600 s is less than 180 in 900 s"
+    assert contradiction({HOUR: 100, 15 * MINUTE: 180}) == "100 in 1h is less than 180 in 15m"
 
 
 def test_longer_window_that_can_not_be_reached_contradicts() -> None:
-    assert contradiction({15 * MINUTE: 50, HOUR: 201}) == "201 in 3600 s can't be reached with 50 in 900 s"
+    assert contradiction({15 * MINUTE: 50, HOUR: 201}) == "201 in 1h can't be reached with 50 in 15m"
     assert contradiction({15 * MINUTE: 50, HOUR: 200}) is None
 
 

@@ -22,7 +22,6 @@ def test_utilisation_is_that_of_the_fullest_window() -> None:
         bookings=0,
         active_workers=0,
         violations=0,
-        remaining=5,
         is_overridden=False,
     )
     assert view.utilisation == 0.75

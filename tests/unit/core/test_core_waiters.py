@@ -20,4 +20,4 @@ def test_stored_waiter_comes_back_as_it_was(command: WaitableCommand) -> None:
     assert back.row() == row
     assert back.command == command
     assert back.rank == waiter.rank == (3, 7)
-    assert (back.enqueued_at, back.times_out_at, back.away_until, back.key) == (4, 5, 0, None)
+    assert (back.enqueued_at, back.times_out_at, back.away_until, back.key) == (4, 5, 0, ())

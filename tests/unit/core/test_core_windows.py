@@ -85,7 +85,7 @@ def test_report_of_nothing_sent_charges_nothing(windows: Windows, changed: dict[
     windows.settle("w1", 0, 3, use_by, T0)
     assert [window.used for window in windows.of] == [0, 0]
     assert [cell.count for cell in changed] == [0, 0]
-    assert windows.of[0].resets_at(T0, []) == T0
+    assert windows.of[0].resets_at(T0) == T0
 
 
 def test_what_has_left_the_window_is_not_refunded(windows: Windows) -> None:
@@ -143,5 +143,6 @@ def test_earliest_is_past_a_booking_that_would_be_in_the_way(windows: Windows) -
 def test_resets_when_all_that_is_charged_or_booked_has_left(windows: Windows) -> None:
     windows.take("w1", 1, T0)
     short = windows.of[0]
-    assert short.resets_at(T0, []) == T0 + 110 * SECOND + WIDTH
-    assert short.resets_at(T0, [booking(1, T0 + 50 * SECOND)]) == T0 + 180 * SECOND + WIDTH
+    assert short.resets_at(T0) == T0 + 110 * SECOND + WIDTH
+    windows.book(booking(1, T0 + 50 * SECOND))
+    assert short.resets_at(T0) == T0 + 180 * SECOND + WIDTH

@@ -1,0 +1,89 @@
+"""What a restart with another configuration must not do: grant what is held, or forget what was called."""
+
+from core_desk import Desk, rules_of
+
+from coordd.core.commands import RequestLock, ReserveResource, TakePermit
+from coordd.core.limits import HOUR, MINUTE, SECOND
+from coordd.core.outcomes import Reason
+from coordd.core.rules import LimitRule, TypeRule
+
+
+def limits(windows: dict[int, int]) -> dict[str, LimitRule]:
+    return {"search": LimitRule(windows=windows, use_within_ns=10 * SECOND, claim_window_ns=20 * SECOND)}
+
+
+def test_new_window_begins_with_what_the_longest_of_the_old_ones_knows() -> None:
+    desk = Desk(rules_of(limits=limits({100 * SECOND: 3, HOUR: 6})))
+    for _ in range(2):
+        for _ in range(3):
+            desk.report(desk.permit())
+        desk.advance(3 * MINUTE)
+    desk.restart(rules_of(limits=limits({100 * SECOND: 3, 2 * HOUR: 6})))
+    assert desk.refused(TakePermit(endpoint="search", worker="w1")).window_ns == 2 * HOUR
+    desk.commit()
+    desk.restart(rules_of(limits=limits({100 * SECOND: 3, 2 * HOUR: 6})))
+    assert desk.refused(TakePermit(endpoint="search", worker="w1")).window_ns == 2 * HOUR
+
+
+def test_refund_of_a_permit_older_than_a_window_never_makes_room_that_is_not_there() -> None:
+    desk = Desk(rules_of(limits=limits({100 * SECOND: 3})))
+    old = [desk.permit(), desk.permit()]
+    desk.commit()
+    desk.restart(rules_of(limits=limits({100 * SECOND: 3, HOUR: 20})))
+    desk.permit()
+    for permit in old:
+        desk.report(permit, is_sent=False)
+    view = desk.machine.limit("search", desk.now)
+    assert view.windows[0].used == 1
+    assert view.windows[1].used >= 1
+
+
+def test_item_held_twice_after_a_restart_is_free_when_the_last_holder_goes() -> None:
+    desk = Desk(rules_of(is_exclusive_by_kind=True))
+    first, second = desk.lock(kind="like"), desk.lock(worker="w2", kind="reply")
+    desk.commit()
+    desk.restart(rules_of())
+    wanted = RequestLock(item="a", kind="like", worker="w3")
+    desk.release(first, 2)
+    assert desk.refused(wanted).holder == "w2"
+    desk.release(second, 2)
+    desk.lock(worker="w3")
+
+
+def test_resource_held_twice_after_a_restart_is_free_when_the_last_holder_goes() -> None:
+    shared, exclusive = TypeRule(pools={"x": "conns"}), TypeRule(pool="conns")
+    desk = Desk(rules_of(types={"db": shared}))
+    first = desk.reserve(resource_id="x")
+    second = desk.reserve(worker="w2", resource_id="x")
+    desk.commit()
+    desk.restart(rules_of(types={"db": exclusive}))
+    wanted = ReserveResource(type="db", worker="w3", resource_id="x")
+    desk.give_back(first)
+    assert desk.refused(wanted).holder == "w2"
+    desk.give_back(second)
+    desk.reserve(worker="w3", resource_id="x")
+
+
+def test_after_a_restart_those_who_wait_for_a_resource_without_a_pool_keep_their_place() -> None:
+    desk = Desk()
+    desk.reserve("file", resource_id="f")
+    waiting = ReserveResource(type="file", worker="w2", resource_id="f", request_id="r", wait_ns=HOUR)
+    desk.wait(waiting)
+    desk.commit()
+    desk.restart()
+    assert desk.machine.counts().waiters_away == 1
+    desk.wait(waiting)
+    assert desk.machine.counts().waiters_away == 0
+
+
+def test_after_a_restart_those_who_wait_for_permits_keep_their_place() -> None:
+    desk = Desk()
+    desk.permit("one")
+    waiting = TakePermit(endpoint="one", worker="w2", request_id="r", wait_ns=HOUR)
+    desk.wait(waiting)
+    desk.commit()
+    desk.restart(down_ns=1)
+    desk.wait(waiting)
+    place = desk.machine.place(next(iter(desk.machine._waits.waiters)), desk.now)
+    assert place is not None
+    assert place.blocked_by.reason is Reason.WINDOW_FULL
