@@ -82,7 +82,7 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     EVENT_TYPE_FORCED: _EventType.ValueType  # 7
     """An operator took it away."""
     EVENT_TYPE_UPDATED: _EventType.ValueType  # 8
-    """An operator changed a setting."""
+    """An operator changed a setting, or drained the daemon or let it grant again (`detail` says which)."""
 
 class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
     """What happened."""
@@ -104,7 +104,7 @@ EVENT_TYPE_RENEWED: EventType.ValueType  # 6
 EVENT_TYPE_FORCED: EventType.ValueType  # 7
 """An operator took it away."""
 EVENT_TYPE_UPDATED: EventType.ValueType  # 8
-"""An operator changed a setting."""
+"""An operator changed a setting, or drained the daemon or let it grant again (`detail` says which)."""
 Global___EventType: _TypeAlias = EventType  # noqa: Y015
 
 @_typing.final
@@ -617,7 +617,7 @@ class DrainRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     UNDO_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """Optional. Why, <= 512 bytes; logged."""
+    """Optional. Why, <= 512 bytes; logged, and told to watchers and to those who are turned away."""
     undo: _builtins.bool
     """Optional. True: grant again."""
     def __init__(
@@ -714,7 +714,7 @@ class WatchEventsResponse(_message.Message):
     id: _builtins.int
     """Output only. Its id: fencing token, reservation, permit or booking id. 0 where it has none."""
     name: _builtins.str
-    """Output only. The item, `type/resource_id`, pool or endpoint."""
+    """Output only. The item, `type/resource_id`, pool or endpoint; for settings `pool/...`, `limit/...` or `daemon`."""
     kind: _builtins.str
     """Output only. The lock's kind or the reservation's type. Empty otherwise."""
     worker: _builtins.str

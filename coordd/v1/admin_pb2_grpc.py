@@ -126,7 +126,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Drain(self, request, context):
-        """Stops granting: new requests get UNAVAILABLE, waits end with it, renewals and releases go on.
+        """Stops granting: new requests get UNAVAILABLE, waits end with it, renewals and releases go on. Not kept over restarts.
+        Health stays SERVING, so that nothing keeps holders from the daemon that they must still reach; watchers see an event.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

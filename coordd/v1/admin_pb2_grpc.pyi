@@ -50,7 +50,9 @@ class AdminServiceStub:
     ForceRelease: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ForceReleaseRequest, _admin_pb2.ForceReleaseResponse]
     """Takes a lock, reservation or booking from its holder. A lock leaves UNKNOWN in the history. Errors: NOT_FOUND."""
     Drain: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DrainRequest, _admin_pb2.DrainResponse]
-    """Stops granting: new requests get UNAVAILABLE, waits end with it, renewals and releases go on."""
+    """Stops granting: new requests get UNAVAILABLE, waits end with it, renewals and releases go on. Not kept over restarts.
+    Health stays SERVING, so that nothing keeps holders from the daemon that they must still reach; watchers see an event.
+    """
     WatchEvents: _grpc.UnaryStreamMultiCallable[_admin_pb2.WatchEventsRequest, _admin_pb2.WatchEventsResponse]
     """Streams what happens from now on, until cancelled. A reader that falls behind is told how many events it missed."""
 
@@ -76,7 +78,9 @@ class AdminServiceAsyncStub(AdminServiceStub):
     ForceRelease: _aio.UnaryUnaryMultiCallable[_admin_pb2.ForceReleaseRequest, _admin_pb2.ForceReleaseResponse]  # type: ignore[assignment]
     """Takes a lock, reservation or booking from its holder. A lock leaves UNKNOWN in the history. Errors: NOT_FOUND."""
     Drain: _aio.UnaryUnaryMultiCallable[_admin_pb2.DrainRequest, _admin_pb2.DrainResponse]  # type: ignore[assignment]
-    """Stops granting: new requests get UNAVAILABLE, waits end with it, renewals and releases go on."""
+    """Stops granting: new requests get UNAVAILABLE, waits end with it, renewals and releases go on. Not kept over restarts.
+    Health stays SERVING, so that nothing keeps holders from the daemon that they must still reach; watchers see an event.
+    """
     WatchEvents: _aio.UnaryStreamMultiCallable[_admin_pb2.WatchEventsRequest, _admin_pb2.WatchEventsResponse]  # type: ignore[assignment]
     """Streams what happens from now on, until cancelled. A reader that falls behind is told how many events it missed."""
 
@@ -141,7 +145,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.DrainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.DrainResponse, _abc.Awaitable[_admin_pb2.DrainResponse]]:
-        """Stops granting: new requests get UNAVAILABLE, waits end with it, renewals and releases go on."""
+        """Stops granting: new requests get UNAVAILABLE, waits end with it, renewals and releases go on. Not kept over restarts.
+        Health stays SERVING, so that nothing keeps holders from the daemon that they must still reach; watchers see an event.
+        """
 
     @_abc_1.abstractmethod
     def WatchEvents(

@@ -159,7 +159,10 @@ Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
 
 @_typing.final
 class Queued(_message.Message):
-    """Sent on a wait stream at once when the request is queued, and again when any of it changes (at most a few a second)."""
+    """Sent on a wait stream at once when the request is queued, and again when position or blocked_by (reason, subject or
+    holder) changes, or the estimate does: it appears, goes, or differs by more than 1 s and 20 % from what mere passing of
+    time made of the one sent last. At most a few a second.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -422,7 +422,7 @@ class WindowCapacity(_message.Message):
     limit: _builtins.int
     """Output only. Calls allowed within any such length of time."""
     used: _builtins.int
-    """Output only. Calls counted now, those promised to permits and bookings included."""
+    """Output only. Calls counted now, those promised to permits included, and to such bookings as a call made now would meet."""
     remaining: _builtins.int
     """Output only. limit - used, never below 0."""
     @_builtins.property
@@ -465,9 +465,7 @@ class GetRemainingCapacityResponse(_message.Message):
     WINDOWS_FIELD_NUMBER: _builtins.int
     REMAINING_FIELD_NUMBER: _builtins.int
     remaining: _builtins.int
-    """Output only. Calls that could be made now. More than the least remaining of all windows where bookings lie so far
-    ahead that a call made now has left the windows before.
-    """
+    """Output only. Calls that could be made now: the least remaining of all windows."""
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___WindowCapacity]:
         """Output only. Every window, shortest first."""

@@ -108,7 +108,9 @@ class ReserveResourceRequest(_message.Message):
     """Optional, <= 128 bytes. Same worker + same request_id gives the same grant again, so a retry is safe."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """Optional. How long to hold it unless renewed, 100 ms..24 h. Absent: the type's default, 30 min."""
+        """Optional. How long to hold it unless renewed, 100 ms..24 h. Absent: the type's default, 30 min. Units of a refilling
+        pool are held for the pool's use_within, whatever is asked for.
+        """
 
     def __init__(
         self,

@@ -131,6 +131,7 @@ class Hold:
     """A block in a task of its own: entered, then kept until told to end.
 
     Attributes: entered: set once it holds. places: what the wait was told, in order. names: who entered.
+    left_s: the time left when it was cancelled.
     """
 
     def __init__(self, open_block: Callable[..., Any], *args: Any, names: Any = None, **options: Any) -> None:
@@ -138,6 +139,7 @@ class Hold:
         self.places: list[Queued] = []
         self.held: Any = None
         self.was_cancelled = False
+        self.left_s = 0.0
         self._told = asyncio.Event()
         self._ended = asyncio.Event()
         self._names = names
@@ -199,6 +201,7 @@ class Hold:
                 await self._ended.wait()
             except asyncio.CancelledError:
                 self.was_cancelled = True
+                self.left_s = block.left_s
                 raise
 
 

@@ -720,6 +720,18 @@ async def test_live_reservations_come_in_pages_oldest_first(world: World) -> Non
 # ---- errors
 
 
+def _analysis(client: Client, item: str = "i", **options: Any) -> Any:
+    return client.lock(item, kind="analysis", **options)
+
+
+async def _all(entries: AsyncIterator[Any]) -> list[Any]:
+    return [each async for each in entries]
+
+
+async def _unused(held: Any) -> None:
+    held.unused(1)
+
+
 @pytest.mark.parametrize(
     ("ask", "error", "reason"),
     [
@@ -739,6 +751,40 @@ async def test_live_reservations_come_in_pages_oldest_first(world: World) -> Non
         (lambda client: take(client.reservation("memory", "a", units=1)), InvalidRequest, "NO_POOL"),
         (lambda client: client.cancel_schedule(NEVER_GIVEN), NotFound, "UNKNOWN_ID"),
         (lambda client: take(client.permit("post", booking_id=NEVER_GIVEN)), NotFound, "UNKNOWN_ID"),
+        (lambda client: take(_analysis(client, "")), InvalidRequest, "INVALID_ID"),
+        (lambda client: take(_analysis(client, "x" * 513)), InvalidRequest, "INVALID_ID"),
+        (lambda client: take(_analysis(client, "\u00e4" * 257)), InvalidRequest, "INVALID_ID"),
+        (lambda client: take(_analysis(client, "a\nb")), InvalidRequest, "INVALID_ID"),
+        (lambda client: take(_analysis(client, "a\u202eb", wait=5)), InvalidRequest, "INVALID_ID"),
+        (lambda client: take(client.lock("i", kind="")), InvalidRequest, "INVALID_ID"),
+        (lambda client: take(client.lock("i", kind="k" * 65)), InvalidRequest, "INVALID_ID"),
+        (lambda client: client.get_lock(""), InvalidRequest, "INVALID_ID"),
+        (lambda client: client.has_recent_engagement("i", kinds=[""]), InvalidRequest, "INVALID_ID"),
+        (lambda client: client.engagement_stats(worker="\t"), InvalidRequest, "INVALID_ID"),
+        (lambda client: client.remaining_capacity(""), InvalidRequest, "INVALID_ID"),
+        (lambda client: take(client.permit("")), InvalidRequest, "INVALID_ID"),
+        (lambda client: take(client.reservation("", "a")), InvalidRequest, "INVALID_ID"),
+        (lambda client: take(client.reservation("memory", "x" * 513)), InvalidRequest, "INVALID_ID"),
+        (lambda client: take(client.reservation("memory")), InvalidRequest, "INVALID_ID"),
+        (lambda client: take(client.reservation("memory", wait=5)), InvalidRequest, "INVALID_ID"),
+        (lambda client: take(client.reservation("memory", units=1)), InvalidRequest, "NO_POOL"),
+        (lambda client: client.check_availability("memory"), InvalidRequest, "INVALID_ID"),
+        (lambda client: take(_analysis(client, ttl=0)), InvalidRequest, "INVALID_DURATION"),
+        (lambda client: take(_analysis(client, ttl=0.0999)), InvalidRequest, "INVALID_DURATION"),
+        (lambda client: take(_analysis(client, ttl=86_400.001)), InvalidRequest, "INVALID_DURATION"),
+        (lambda client: take(_analysis(client, wait=0.0009)), InvalidRequest, "INVALID_DURATION"),
+        (lambda client: take(_analysis(client, wait=-1)), InvalidRequest, "INVALID_DURATION"),
+        (lambda client: take(_analysis(client, wait=86_400.001)), InvalidRequest, "INVALID_DURATION"),
+        (lambda client: take(client.permit("post", wait=90_000)), InvalidRequest, "INVALID_DURATION"),
+        (lambda client: client.engagement_stats(within=0), InvalidRequest, "INVALID_DURATION"),
+        (lambda client: client.schedule("post", not_before=90_000), InvalidRequest, "INVALID_DURATION"),
+        (lambda client: client.schedule("post", not_before=-1), InvalidRequest, "INVALID_DURATION"),
+        (lambda client: take(_analysis(client, quality=1.1)), InvalidRequest, "INVALID_QUALITY"),
+        (lambda client: take(_analysis(client, quality=float("nan"))), InvalidRequest, "INVALID_QUALITY"),
+        (lambda client: take(_analysis(client, quality=-0.1, wait=5)), InvalidRequest, "INVALID_QUALITY"),
+        (lambda client: take(client.permit("post", -1)), InvalidRequest, "INVALID_COUNT"),
+        (lambda client: _all(client.locks(page_size=1001)), InvalidRequest, "INVALID_PAGE"),
+        (lambda client: take(client.reservation("slot"), _unused), InvalidRequest, "INVALID_COUNT"),
     ],
 )
 async def test_what_can_never_be_is_an_error(
@@ -749,3 +795,41 @@ async def test_what_can_never_be_is_an_error(
         await ask(client)
     assert type(caught.value) is error
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("worker", ["", "w" * 129, "a\tb"])
+async def test_a_workers_name_is_checked(world: World, worker: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await take(world.client(worker).lock("i", kind="analysis"))
+    assert (caught.value.reason, caught.value.metadata["field"]) == ("INVALID_ID", "worker")
+
+
+async def test_a_refused_form_says_what_and_which_bounds(world: World) -> None:
+    client = world.client("w1")
+    with pytest.raises(InvalidRequest) as caught:
+        await take(client.lock("i", kind="analysis", ttl=0.05))
+    assert str(caught.value) == "ttl is not within 100ms..24h [INVALID_DURATION]"
+    assert caught.value.metadata == {
+        "field": "ttl", "ns": "50000000", "ns_min": "100000000", "ns_max": "86400000000000"
+    }  # fmt: skip
+    for ask, message in (
+        (take(client.lock("i", kind="analysis", wait=-1)), "wait_timeout is not within 1ms..24h"),
+        (client.engagement_stats(within=0), "within is not within 1ns..3653d"),
+        (client.schedule("post", not_before=-1), "not_before is not within 0s..24h"),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            await ask
+        assert str(caught.value) == f"{message} [INVALID_DURATION]"
+    with pytest.raises(InvalidRequest) as caught:
+        await client.get_lock("x" * 513)
+    assert str(caught.value) == "item is 513 bytes long, more than 512 [INVALID_ID]"
+    assert caught.value.metadata == {"field": "item", "bytes": "513", "bytes_max": "512"}
+    with pytest.raises(InvalidRequest) as caught:
+        await take(client.lock("i", kind="analysis", quality=2))
+    assert caught.value.metadata == {"field": "quality", "value": "2.0"}
+
+
+async def test_the_shortest_and_the_longest_are_taken(world: World) -> None:
+    client = world.client("w1")
+    await take(client.lock("x" * 512, kind="analysis", ttl=86_400, quality=1, wait=86_400))
+    await take(client.lock("i", kind="analysis", ttl=0.1, quality=0, wait=0.001))

@@ -23,6 +23,7 @@ def named_after(build: Callable[..., Any], *, has_worker: bool = False) -> Calla
         theirs = list(signature.parameters.values())[1 if has_worker else 0 :]
         (result,) = get_args(signature.return_annotation)
         method.__name__, method.__doc__ = build.__name__, build.__doc__
+        method.__qualname__ = f"Client.{build.__name__}"  # as a coroutine that nobody awaits is called
         vars(method)["__signature__"] = signature.replace(parameters=own + theirs, return_annotation=result)
         return method
 

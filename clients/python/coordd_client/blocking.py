@@ -12,15 +12,15 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import grpc
 
-from coordd_client import locks, reservations
+from coordd_client import arguments, locks, reservations
 from coordd_client import permits as permit_calls
 from coordd_client.binding import named_after
 from coordd_client.client import DEFAULT_ADDRESS
-from coordd_client.errors import CoorddError, Unavailable, from_call
+from coordd_client.errors import CoorddError, Unavailable, raise_for
 from coordd_client.holdings import Holding, LockHolding, PermitHolding, ReservationHolding
 from coordd_client.messages import Call, Method, Page, Terms, Wait, codecs, stream_ended
 from coordd_client.retries import Backoff, Config
-from coordd_client.session import WAIT_S_MIN, OnQueued, Stamped, is_answer
+from coordd_client.session import WAIT_S_MIN, OnQueued, Stamped, is_answer, still_held, warn_of
 from coordd_client.transport import CHANNEL_OPTIONS
 from coordd_client.values import Lock, Permit, Priority, Queued, Reservation
 
@@ -37,9 +37,12 @@ class _Session:
         self.worker = worker
         self.config = config
         self._channel = channel
+        self.open_blocks: set[object] = set()
 
     def close(self) -> None:
+        left_open = still_held(self.open_blocks)
         self._channel.close()
+        warn_of(left_open)
 
     def call(self, call: Call[T], timeout_s: float | None = None) -> Stamped[T]:
         end_s = time.monotonic() + (timeout_s or self.config.call_timeout_s)
@@ -75,7 +78,7 @@ class _Session:
         try:
             return self._channel.unary_unary(method.path, **codecs(method))(request, timeout=timeout_s)
         except grpc.RpcError as error:
-            raise from_call(error) from error
+            raise_for(error)
 
     def _follow(
         self, wait: Wait[T], left_s: float, on_queued: OnQueued | None, backoff: Backoff
@@ -92,7 +95,7 @@ class _Session:
                 if on_queued is not None:
                     on_queued(event)
         except grpc.RpcError as error:
-            raise from_call(error) from error
+            raise_for(error)
         finally:
             messages.cancel()
         raise stream_ended()
@@ -118,18 +121,21 @@ class _Block(Holding[T]):
     ) -> None:
         super().__init__(terms, time.monotonic)
         self._session = session
-        self._wait_s = wait_s
-        self._on_queued = on_queued
+        self._wait_s = arguments.optional_seconds("wait", wait_s)
+        self._on_queued = arguments.callback("on_queued", "each Queued", on_queued)
 
     def __enter__(self) -> Self:
         self.require_unused()
         granted = self._session.ask(self._terms, self._wait_s, self._on_queued)
         self.hold(granted.value, granted.as_of_s)
+        self._session.open_blocks.add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end()
+        self._session.open_blocks.discard(self)
         try:
             self._session.call(self.ending(error), self._session.config.release_timeout_s)
         except CoorddError as failure:
@@ -192,8 +198,9 @@ class Client:
         config: Config | None = None,
         channel: grpc.Channel | None = None,
     ) -> None:
+        address = arguments.text("address", address)
         own = channel or grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
-        self._session = _Session(worker, own, config or Config())
+        self._session = _Session(arguments.text("worker", worker), own, config or Config())
 
     @property
     def worker(self) -> str:
@@ -206,10 +213,10 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._session.close()
 
     def close(self) -> None:
-        """Closes the channel."""
+        """Closes the channel. Warns with a ResourceWarning of each block that has not ended."""
         self._session.close()
 
     def lock(

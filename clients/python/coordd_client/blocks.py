@@ -4,6 +4,7 @@ import asyncio
 from types import TracebackType
 from typing import Self, TypeVar
 
+from coordd_client import arguments
 from coordd_client.errors import CoorddError
 from coordd_client.holdings import Holding, LockHolding, PermitHolding, ReservationHolding
 from coordd_client.leases import Keeper
@@ -22,13 +23,14 @@ class _Block(Holding[T]):
     ) -> None:
         super().__init__(terms, session.clock.now)
         self._session = session
-        self._wait_s = wait_s
-        self._on_queued = on_queued
+        self._wait_s = arguments.optional_seconds("wait", wait_s)
+        self._on_queued = arguments.callback("on_queued", "each Queued", on_queued)
 
     async def __aenter__(self) -> Self:
         self.require_unused()
         granted = await self._session.ask(self._terms, self._wait_s, self._on_queued)
         self.hold(granted.value, granted.as_of_s)
+        self._session.open_blocks.add(self)
         if self._terms.renew is not None:
             self._keeper = Keeper(self._session, self, self._terms.renew)
         return self
@@ -36,6 +38,8 @@ class _Block(Holding[T]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end()
+        self._session.open_blocks.discard(self)
         if self._keeper is not None:
             self._keeper.end(error)
             if self._keeper.lost is not None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from coordd_client import locks, reservations
+from coordd_client import arguments, locks, reservations
 from coordd_client import permits as permit_calls
 from coordd_client.binding import named_after
 from coordd_client.blocks import HeldLock, HeldPermit, HeldReservation
@@ -67,7 +67,10 @@ class Client:
         clock: Clock | None = None,
     ) -> None:
         self._session = Session(
-            worker, transport or GrpcTransport(address), clock or MonotonicClock(), config or Config()
+            arguments.text("worker", worker),
+            transport or GrpcTransport(arguments.text("address", address)),
+            clock or MonotonicClock(),
+            config or Config(),
         )
 
     @property
@@ -81,10 +84,13 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        await self._session.close()
 
     async def close(self) -> None:
-        """Finishes what is being given back, then closes. Every block must have ended before."""
+        """Finishes what is being given back, then closes. Every block must have ended before.
+
+        Warns with a ResourceWarning of each that has not: what it holds is not given back, but runs out.
+        """
         await self._session.close()
 
     # ---- what is held for the length of a block

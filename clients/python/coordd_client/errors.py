@@ -22,7 +22,7 @@ that the daemon would have given; what gRPC finds wrong has none.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -165,6 +165,8 @@ _BY_CODE: Mapping[grpc.StatusCode, type[CoorddError]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: QueueFull,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
+    # What the client itself cancels never comes as a status: a daemon that stopped has ended the call.
+    grpc.StatusCode.CANCELLED: Unavailable,
 }
 _BY_REFUSAL: Mapping[RefusalReason, type[Refused]] = {
     RefusalReason.WAIT_TIMEOUT: WaitTimeout,
@@ -187,6 +189,15 @@ def from_call(call: grpc.RpcError) -> CoorddError:
     if isinstance(error, Unavailable):
         error.pushback_s = _pushback_s(call)
     return error
+
+
+def raise_for(call: grpc.RpcError) -> NoReturn:
+    """Raises the error for a call that failed.
+
+    gRPC's own, a screen long, is its cause only where the daemon has not said itself what is wrong.
+    """
+    error = from_call(call)
+    raise error from (None if error.reason else call)
 
 
 def _class_of(code: grpc.StatusCode, reason: str, message: str) -> type[CoorddError]:

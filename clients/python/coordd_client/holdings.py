@@ -5,9 +5,9 @@ exception that it did not (lock), or that upstream has counted the call all the 
 """
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from coordd_client import locks, permits, reservations
+from coordd_client import arguments, locks, permits, reservations
 from coordd_client.messages import Call, Terms
 from coordd_client.values import Lock, Outcome, Permit, Reservation, UsageResult
 
@@ -24,6 +24,11 @@ class Holding(Generic[T]):
         self._now = now
         self._grant: T | None = None
         self._ends_s = 0.0
+        self._has_ended = False
+
+    def __repr__(self) -> str:
+        parts = (*self._asked(self._terms.once.request), *self._state())
+        return f"{type(self).__name__}({', '.join(parts)})"
 
     @property
     def grant(self) -> T:
@@ -34,8 +39,8 @@ class Holding(Generic[T]):
 
     @property
     def left_s(self) -> float:
-        """Seconds left, on this machine's own clock; 0 when it has ended."""
-        return max(0.0, self._ends_s - self._now())
+        """Seconds left, on this machine's own clock; 0 when it, or the block, has ended."""
+        return 0.0 if self._has_ended else max(0.0, self._ends_s - self._now())
 
     def require_unused(self) -> None:
         """Raises: RuntimeError if something has been held before: its request id is used up."""
@@ -51,9 +56,25 @@ class Holding(Generic[T]):
         """Sets the time left, as counted from `as_of_s`."""
         self._ends_s = as_of_s + left_s
 
+    def end(self) -> None:
+        """Ends with the block, whatever becomes of giving it back: nothing may be done under it any more."""
+        self._has_ended = True
+
     def ending(self, error: BaseException | None) -> Call[object]:
         """Returns the call that gives it back, after a block that ended with `error` or cleanly."""
         raise NotImplementedError
+
+    def _asked(self, request: Any) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    def _id(self, grant: T) -> str:
+        raise NotImplementedError
+
+    def _state(self) -> tuple[str, ...]:
+        if self._grant is None:
+            return ("not held yet",)
+        # Rounded down: to be shown more than there is, is worse.
+        return (self._id(self._grant), "ended" if self._has_ended else f"left {int(self.left_s)} s")
 
 
 class LockHolding(Holding[Lock]):
@@ -87,6 +108,12 @@ class LockHolding(Holding[Lock]):
         by_end = Outcome.SUCCESS if error is None else Outcome.FAILURE
         return locks.release(self.grant, self._said or by_end)
 
+    def _asked(self, request: Any) -> tuple[str, ...]:
+        return (repr(request.item), f"kind={request.kind!r}")
+
+    def _id(self, grant: Lock) -> str:
+        return f"token={grant.fencing_token}"
+
 
 class ReservationHolding(Holding[Reservation]):
     """A live reservation."""
@@ -99,12 +126,23 @@ class ReservationHolding(Holding[Reservation]):
         return self.grant.reservation_id
 
     def unused(self, units: int) -> None:
-        """So many units of a refilling pool were not used and go back. Held units go back by themselves."""
-        self._unused_units = units
+        """So many units of a refilling pool were not used and go back. Held units go back by themselves.
+
+        Raises: TypeError, InvalidRequest.
+        """
+        self._unused_units = arguments.count("units", units)
 
     def ending(self, error: BaseException | None) -> Call[object]:
         """See Holding."""
         return reservations.release(self.grant, self._unused_units)
+
+    def _asked(self, request: Any) -> tuple[str, ...]:
+        resource_id = (repr(request.resource_id),) if request.resource_id else ()
+        units = (f"units={request.units}",) if request.units else ()
+        return (repr(request.type), *resource_id, *units)
+
+    def _id(self, grant: Reservation) -> str:
+        return f"id={grant.reservation_id}"
 
 
 class PermitHolding(Holding[Permit]):
@@ -125,8 +163,12 @@ class PermitHolding(Holding[Permit]):
         return self.left_s
 
     def response(self, status_code: int, headers: permits.Headers = ()) -> None:
-        """Hands over upstream's response as it came; 400 and above is a failure unless said otherwise."""
-        self._status_code = status_code
+        """Hands over upstream's response as it came; 400 and above is a failure unless said otherwise.
+
+        Raises: TypeError; ValueError if `status_code` is not within 100..599. The permit is settled none the
+        less, with the status if that was right.
+        """
+        self._status_code = arguments.status_code(status_code)
         self._headers = tuple(permits.header_pairs(headers))
 
     def succeeded(self) -> None:
@@ -146,6 +188,12 @@ class PermitHolding(Holding[Permit]):
         return permits.record_usage(
             self.grant, self._said or self._by_end(error), self._status_code, self._headers
         )
+
+    def _asked(self, request: Any) -> tuple[str, ...]:
+        return (repr(request.endpoint), f"permits={request.permits}")
+
+    def _id(self, grant: Permit) -> str:
+        return f"id={grant.permit_id}"
 
     def _by_end(self, error: BaseException | None) -> UsageResult:
         # A response speaks for itself: what the caller raises after it (as for status) changes nothing

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from coordd.v1 import engagement_pb2 as pb
+from coordd_client import arguments
 from coordd_client.messages import (
     Call,
     Method,
     Page,
     Terms,
     Wait,
-    count,
     granted_or_refused,
     instant,
     new_request_id,
@@ -50,12 +50,12 @@ def terms(
 ) -> Terms[Lock]:
     """Returns how to get, keep and forgo a lock."""
     asked: dict[str, Any] = {
-        "item": item,
+        "item": arguments.text("item", item),
         "worker": worker,
-        "kind": kind,
-        "ttl": optional_duration(ttl),
-        "priority": number(priority),
-        "quality": quality,
+        "kind": arguments.text("kind", kind),
+        "ttl": optional_duration("ttl", ttl),
+        "priority": arguments.priority(priority),
+        "quality": arguments.fraction("quality", quality),
         "request_id": new_request_id(),
     }
     return Terms(
@@ -87,12 +87,17 @@ def get_lock(item: str, *, kind: str = "") -> Call[ItemStatus]:
     `kind` narrows the history, and is needed where locks are exclusive per item and kind.
     Raises: InvalidRequest, Unavailable, DeadlineExceeded.
     """
-    return Call(GET, pb.GetLockRequest(item=item, kind=kind), _read_item_status)
+    request = pb.GetLockRequest(item=arguments.text("item", item), kind=arguments.text("kind", kind))
+    return Call(GET, request, _read_item_status)
 
 
 def list_locks(page_token: str, *, page_size: int, worker: str) -> Call[Page[Lock]]:
     """Returns one page of the live locks, oldest token first."""
-    request = pb.ListLocksRequest(page_size=count(page_size), page_token=page_token, worker=worker)
+    request = pb.ListLocksRequest(
+        page_size=arguments.count("page_size", page_size),
+        page_token=page_token,
+        worker=arguments.text("worker", worker),
+    )
     return Call(LIST, request, lambda reply: Page(tuple(map(read_lock, reply.locks)), reply.next_page_token))
 
 
@@ -106,7 +111,10 @@ def has_recent_engagement(
     Raises: InvalidRequest, Unavailable, DeadlineExceeded.
     """
     request = pb.HasRecentEngagementRequest(
-        item=item, within=optional_duration(within), kinds=kinds, include_failures=include_failures
+        item=arguments.text("item", item),
+        within=optional_duration("within", within),
+        kinds=arguments.texts("kinds", kinds),
+        include_failures=include_failures,
     )
     return Call(HAS_RECENT, request, lambda reply: read_engagement(reply.latest) if reply.engaged else None)
 
@@ -116,7 +124,9 @@ def engagement_stats(*, within: float | None = None, worker: str = "") -> Call[E
 
     Raises: InvalidRequest, Unavailable, DeadlineExceeded.
     """
-    request = pb.GetEngagementStatsRequest(within=optional_duration(within), worker=worker)
+    request = pb.GetEngagementStatsRequest(
+        within=optional_duration("within", within), worker=arguments.text("worker", worker)
+    )
     return Call(GET_STATS, request, _read_stats)
 
 

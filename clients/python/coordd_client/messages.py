@@ -16,16 +16,14 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from coordd.v1 import common_pb2
-from coordd_client.errors import InvalidRequest, Unavailable, from_refusal
+from coordd_client import arguments
+from coordd_client.errors import Unavailable, from_refusal
 from coordd_client.values import Queued, Refusal, RefusalReason
 
 RequestT = TypeVar("RequestT", bound=Message)
 ReplyT = TypeVar("ReplyT", bound=Message)
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-
-_COUNT_MAX = 2**32 - 1  # uint32 on the wire
-_DURATION_S_MAX = 315_576_000_000.0  # google.protobuf.Duration: about 10,000 years
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,26 +119,19 @@ def new_request_id() -> str:
 
 
 def duration(seconds: float) -> Duration:
-    """Returns `seconds` for the wire. Raises: InvalidRequest if they are no number or far too many."""
-    if not abs(seconds) <= _DURATION_S_MAX:  # so put, NaN fails it too
-        raise InvalidRequest(f"not a duration in seconds: {seconds}", reason="INVALID_DURATION")
+    """Returns `seconds` for the wire."""
     message = Duration()
     message.FromNanoseconds(round(seconds * 1e9))
     return message
 
 
-def optional_duration(seconds: float | None) -> Duration | None:
-    """Returns `seconds` for the wire, absent for None. Raises: InvalidRequest."""
-    return None if seconds is None else duration(seconds)
+def optional_duration(name: str, seconds: float | None) -> Duration | None:
+    """Returns the argument `name`, in seconds, for the wire; absent for None.
 
-
-def count(number: int) -> int:
-    """Returns `number` if the wire can say it; the daemon judges the rest. Raises: InvalidRequest."""
-    if not 0 <= number <= _COUNT_MAX:
-        raise InvalidRequest(
-            f"not a count: {number}", reason="INVALID_COUNT", metadata={"count": str(number)}
-        )
-    return number
+    Raises: TypeError, InvalidRequest.
+    """
+    length_s = arguments.optional_seconds(name, seconds)
+    return None if length_s is None else duration(length_s)
 
 
 def number(value: enum.IntEnum) -> Any:

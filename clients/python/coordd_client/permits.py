@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from coordd.v1 import rate_limit_pb2 as pb
+from coordd_client import arguments
 from coordd_client.messages import (
     Call,
     Method,
     Terms,
     Wait,
-    count,
     granted_or_refused,
     instant,
     new_request_id,
@@ -59,17 +59,18 @@ def terms(
 ) -> Terms[Permit]:
     """Returns how to get and forgo a permit. A permit is used, not kept alive."""
     asked: dict[str, Any] = {
-        "endpoint": endpoint,
+        "endpoint": arguments.text("endpoint", endpoint),
         "worker": worker,
-        "priority": number(priority),
-        "permits": count(permits),
+        "priority": arguments.priority(priority),
+        "permits": arguments.count("permits", permits),
         "request_id": new_request_id(),
     }
-    once = pb.CanMakeRequestRequest(**asked, booking_id=booking_id or 0)
+    booking = 0 if booking_id is None else arguments.identifier("booking_id", booking_id)
+    once = pb.CanMakeRequestRequest(**asked, booking_id=booking)
     return Terms(
         once=Call(CAN_MAKE, once, granted_or_refused(read_permit)),
         # A booking has its time already: there is no queue to wait in.
-        wait=None if booking_id else Wait(AWAIT, pb.AwaitPermitRequest(**asked), read_permit),
+        wait=None if booking else Wait(AWAIT, pb.AwaitPermitRequest(**asked), read_permit),
         forgo=lambda permit: record_usage(permit, UsageResult.NOT_SENT),
         renew=None,
         left_s=lambda permit: permit.use_within_s,
@@ -96,9 +97,9 @@ def header_pairs(headers: Headers) -> list[tuple[str, str]]:
 
     Why some are left out: upstream's headers are beyond the caller's control, and a cookie that is too long
     must not keep a call that was made from being settled.
+    Raises: TypeError if they are not texts.
     """
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    return [pair for pair in pairs if _is_reportable(*pair)][:_HEADERS_MAX]
+    return [pair for pair in arguments.pairs("headers", headers) if _is_reportable(*pair)][:_HEADERS_MAX]
 
 
 def _is_reportable(name: str, value: str) -> bool:
@@ -116,7 +117,8 @@ def remaining_capacity(endpoint: str) -> Call[RemainingCapacity]:
 
     Raises: InvalidRequest, Unavailable, DeadlineExceeded.
     """
-    return Call(GET_REMAINING, pb.GetRemainingCapacityRequest(endpoint=endpoint), _read_remaining)
+    request = pb.GetRemainingCapacityRequest(endpoint=arguments.text("endpoint", endpoint))
+    return Call(GET_REMAINING, request, _read_remaining)
 
 
 def schedule(
@@ -134,12 +136,12 @@ def schedule(
     Raises: OutOfRange, QueueFull (too many bookings), InvalidRequest, Unavailable, DeadlineExceeded.
     """
     request = pb.ScheduleRequestRequest(
-        endpoint=endpoint,
+        endpoint=arguments.text("endpoint", endpoint),
         worker=worker,
-        priority=number(priority),
-        permits=count(permits),
+        priority=arguments.priority(priority),
+        permits=arguments.count("permits", permits),
         request_id=new_request_id(),
-        not_before=optional_duration(not_before),
+        not_before=optional_duration("not_before", not_before),
     )
     return Call(SCHEDULE, request, _read_booking)
 
@@ -149,7 +151,9 @@ def cancel_schedule(worker: str, booking_id: int) -> Call[bool]:
 
     Raises: NotHolder, NotFound, InvalidRequest, Unavailable, DeadlineExceeded.
     """
-    request = pb.CancelScheduleRequest(booking_id=booking_id, worker=worker)
+    request = pb.CancelScheduleRequest(
+        booking_id=arguments.identifier("booking_id", booking_id), worker=worker
+    )
     return Call(CANCEL, request, lambda reply: reply.already_ended)
 
 
@@ -158,7 +162,7 @@ def worker_allocation(worker: str, endpoint: str) -> Call[WorkerAllocation]:
 
     Raises: InvalidRequest, Unavailable, DeadlineExceeded.
     """
-    request = pb.GetWorkerAllocationRequest(endpoint=endpoint, worker=worker)
+    request = pb.GetWorkerAllocationRequest(endpoint=arguments.text("endpoint", endpoint), worker=worker)
     return Call(GET_ALLOCATION, request, _read_allocation)
 
 

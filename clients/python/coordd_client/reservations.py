@@ -3,17 +3,16 @@
 from typing import Any
 
 from coordd.v1 import reservation_pb2 as pb
+from coordd_client import arguments
 from coordd_client.messages import (
     Call,
     Method,
     Page,
     Terms,
     Wait,
-    count,
     granted_or_refused,
     instant,
     new_request_id,
-    number,
     optional_duration,
     optional_seconds,
     refusal,
@@ -37,12 +36,12 @@ def terms(
 ) -> Terms[Reservation]:
     """Returns how to get, keep and forgo a reservation."""
     asked: dict[str, Any] = {
-        "type": type_,
-        "resource_id": resource_id or "",
+        "type": arguments.text("type", type_),
+        "resource_id": _optional_id(resource_id),
         "worker": worker,
-        "units": count(units),
-        "ttl": optional_duration(ttl),
-        "priority": number(priority),
+        "units": arguments.count("units", units),
+        "ttl": optional_duration("ttl", ttl),
+        "priority": arguments.priority(priority),
         "request_id": new_request_id(),
     }
     return Terms(
@@ -63,7 +62,7 @@ def renew(reservation: Reservation) -> Call[float]:
 def release(reservation: Reservation, unused_units: int = 0) -> Call[bool]:
     """Gives a reservation back, `unused_units` to a refilling pool. Returns whether it had ended before."""
     request = pb.ReleaseResourceRequest(
-        reservation_id=reservation.reservation_id, worker=reservation.worker, unused_units=count(unused_units)
+        reservation_id=reservation.reservation_id, worker=reservation.worker, unused_units=unused_units
     )
     return Call(RELEASE, request, lambda reply: reply.already_released)
 
@@ -81,7 +80,10 @@ def check_availability(
     Raises: InvalidRequest, Unavailable, DeadlineExceeded.
     """
     request = pb.CheckAvailabilityRequest(
-        type=type, resource_id=resource_id or "", units=count(units), priority=number(priority)
+        type=arguments.text("type", type),
+        resource_id=_optional_id(resource_id),
+        units=arguments.count("units", units),
+        priority=arguments.priority(priority),
     )
     return Call(CHECK, request, _read_availability)
 
@@ -89,7 +91,10 @@ def check_availability(
 def list_reservations(page_token: str, *, page_size: int, worker: str, type_: str) -> Call[Page[Reservation]]:
     """Returns one page of the live reservations, oldest id first."""
     request = pb.ListReservationsRequest(
-        page_size=count(page_size), page_token=page_token, worker=worker, type=type_
+        page_size=arguments.count("page_size", page_size),
+        page_token=page_token,
+        worker=arguments.text("worker", worker),
+        type=arguments.text("type", type_),
     )
     return Call(
         LIST,
@@ -108,12 +113,16 @@ def reserve_api_quota(
     """
     request = pb.ReserveApiQuotaRequest(
         worker=worker,
-        operation=operation,
-        units=count(units),
-        priority=number(priority),
+        operation=arguments.text("operation", operation),
+        units=arguments.count("units", units),
+        priority=arguments.priority(priority),
         request_id=new_request_id(),
     )
     return Call(RESERVE_QUOTA, request, granted_or_refused(read_reservation))
+
+
+def _optional_id(resource_id: str | None) -> str:
+    return "" if resource_id is None else arguments.text("resource_id", resource_id)
 
 
 def read_reservation(message: pb.Reservation) -> Reservation:

@@ -1,8 +1,8 @@
 """When to try again, and for how long: pure, so that the async and the blocking client share it.
 
-Only UNAVAILABLE is retried (AIP-194): every call that changes anything carries a request id, a fencing
-token or the id of what it settles, so that sending it twice does it once. A wait's place is kept by its
-request id likewise.
+Only UNAVAILABLE is retried (AIP-194), and so is a call that the daemon has cancelled, which it does where it
+stops: every call that changes anything carries a request id, a fencing token or the id of what it settles, so
+that sending it twice does it once. A wait's place is kept by its request id likewise.
 """
 
 import random

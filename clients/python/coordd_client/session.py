@@ -7,7 +7,8 @@ item would stay locked until the lease ran out, and then count as acted upon.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+import warnings
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -36,8 +37,26 @@ def is_answer(error: BaseException) -> bool:
     return isinstance(error, CoorddError) and not isinstance(error, DeadlineExceeded)
 
 
+def still_held(open_blocks: Iterable[object]) -> list[str]:
+    """Returns what is said of blocks that are open when their client is closed."""
+    return sorted(f"the client is closed while it holds {block!r}" for block in open_blocks)
+
+
+def warn_of(left_open: Iterable[str]) -> None:
+    """Warns whoever closes the client: to call from the session's `close`, which Client's methods call.
+
+    Why only a warning: nobody knows whether the block has acted, and what it holds runs out by itself.
+    """
+    for message in left_open:
+        warnings.warn(message, ResourceWarning, stacklevel=4)
+
+
 class Session:
-    """One worker's way to the daemon; what Client and its blocks share."""
+    """One worker's way to the daemon; what Client and its blocks share.
+
+    Attributes:
+        open_blocks: the blocks that hold something.
+    """
 
     def __init__(self, worker: str, transport: Transport, clock: Clock, config: Config) -> None:
         self.worker = worker
@@ -45,6 +64,7 @@ class Session:
         self.config = config
         self._transport = transport
         self._background: set[asyncio.Task[Any]] = set()
+        self.open_blocks: set[object] = set()
 
     async def call(self, call: Call[T]) -> T:
         """Makes a call within `call_timeout_s`, retries included."""
@@ -80,6 +100,7 @@ class Session:
 
     async def close(self) -> None:
         """Lets what is under way in the background end, for `release_timeout_s` at most, then closes."""
+        left_open = still_held(self.open_blocks)
         try:
             if self._background:
                 await asyncio.wait(self._background, timeout=self.config.release_timeout_s)
@@ -87,6 +108,7 @@ class Session:
             for task in self._background:
                 task.cancel()
             await self._transport.close()
+            warn_of(left_open)
 
     async def _send(self, call: Call[T], timeout_s: float) -> Stamped[T]:
         end_s = self.clock.now() + timeout_s

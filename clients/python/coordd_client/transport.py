@@ -10,7 +10,7 @@ from typing import Protocol
 
 import grpc
 
-from coordd_client.errors import from_call
+from coordd_client.errors import raise_for
 from coordd_client.messages import Method, ReplyT, RequestT, codecs
 
 # The daemon permits a ping every 10 s and answers faster ones with GOAWAY; its own options match these. A
@@ -19,6 +19,8 @@ from coordd_client.messages import Method, ReplyT, RequestT, codecs
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", 15_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    # The time for a ping's answer is another, a minute by default, and the one that is waited for.
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),
     # gRPC would back off to 2 minutes: a daemon that is back must be found while its leases live.
@@ -83,7 +85,7 @@ class GrpcTransport:
         try:
             reply: ReplyT = await rpc(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
-            raise from_call(error) from error
+            raise_for(error)
         return reply
 
     async def stream(
@@ -95,7 +97,7 @@ class GrpcTransport:
             async for message in call:
                 yield message
         except grpc.aio.AioRpcError as error:
-            raise from_call(error) from error
+            raise_for(error)
         finally:
             call.cancel()
 

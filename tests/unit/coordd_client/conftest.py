@@ -27,4 +27,9 @@ async def client(server: ScriptedServer) -> AsyncIterator[Client]:
 
 @pytest.fixture
 def daemon() -> InMemoryDaemon:
-    return InMemoryDaemon(pools={"memory": 4}, limits={"post": [(900, 3), (3600, 5)]})
+    return InMemoryDaemon(
+        pools={"memory": 4},
+        limits={"post": [(900, 3), (3600, 5)]},
+        use_within_s=10,
+        claim_window_s=60,
+    )

@@ -14,7 +14,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from coordd.v1 import common_pb2, rate_limit_pb2
 from coordd.v1 import engagement_pb2 as pb
-from coordd_client import Config, LeaseLost, Outcome, Queued, Refused, Superseded, WaitTimeout
+from coordd_client import Config, CoorddError, LeaseLost, Outcome, Queued, Refused, Superseded, WaitTimeout
 from coordd_client.blocking import Client
 
 T = TypeVar("T")
@@ -171,6 +171,49 @@ def test_plain_calls_and_lists(wire: _Wire):
     wire.answer("ListLocks", pb.ListLocksResponse(locks=[lock(), lock()], next_page_token="2"))  # noqa: S106 - a page, not a secret
     assert wire.answer("ListLocks", pb.ListLocksResponse(locks=[lock()])).page_token == "2"  # noqa: S105
     assert result.result() == (False, 3)
+
+
+def test_nothing_is_left_after_the_block(wire: _Wire):
+    def script(client: Client) -> tuple[str, float]:
+        with client.lock("tweet:1", kind="reply") as held:
+            pass
+        return repr(held), held.left_s
+
+    result = wire.run(script)
+    wire.answer("RequestLock", pb.RequestLockResponse(granted=lock()))
+    wire.answer("ReleaseLock", pb.ReleaseLockResponse())
+    assert result.result() == ("HeldLock('tweet:1', kind='reply', token=7, ended)", 0.0)
+
+
+def test_closing_while_something_is_held_names_it(wire: _Wire):
+    def script(client: Client) -> str:
+        with client.lock("tweet:1", kind="reply"), pytest.warns(ResourceWarning) as warned:
+            client.close()
+        return str(warned[0].message)
+
+    result = wire.run(script)
+    wire.answer("RequestLock", pb.RequestLockResponse(granted=lock()))
+    wire.answer("ReleaseLock", pb.ReleaseLockResponse())
+    assert "holds HeldLock('tweet:1', kind='reply', token=7, left 899 s)" in result.result()
+
+
+@pytest.mark.parametrize("reason", ["LEASE_LOST", ""])
+def test_grpcs_own_error_is_shown_only_where_the_daemon_gave_no_reason(wire: _Wire, reason: str):
+    result = wire.run(lambda client: client.get_lock("x"))
+    wire.fail("GetLock", grpc.StatusCode.FAILED_PRECONDITION, reason)
+    error = result.exception()
+    assert isinstance(error, CoorddError)
+    assert error.__suppress_context__
+    assert (error.__cause__ is None) == bool(reason)
+
+
+def test_a_call_that_the_daemon_cancels_is_tried_again(wire: _Wire):
+    result = wire.run(lambda client: _lock_once(client, wait=30))
+    wire.stream("AwaitLock", code=grpc.StatusCode.CANCELLED)
+    wire.stream("AwaitLock", pb.AwaitLockResponse(granted=lock()))
+    wire.fail("ReleaseLock", grpc.StatusCode.CANCELLED, "")
+    wire.answer("ReleaseLock", pb.ReleaseLockResponse())
+    assert result.result() == 7
 
 
 async def test_over_a_real_network(server: ScriptedServer):

@@ -8,7 +8,7 @@ from client_servers import ScriptedServer, reply
 
 from coordd.v1 import rate_limit_pb2 as pb
 from coordd.v1 import reservation_pb2
-from coordd_client import Client, HeldLock, HeldPermit, Outcome, UsageResult
+from coordd_client import Client, HeldLock, HeldPermit, LeaseLost, Outcome, UsageResult
 from coordd_client.testing import InMemoryDaemon
 
 
@@ -153,3 +153,60 @@ async def test_a_block_is_entered_once_and_holds_nothing_before(daemon: InMemory
         with pytest.raises(RuntimeError, match="only once"):
             await block.__aenter__()
     assert len(daemon.history) == 1
+
+
+async def test_a_block_shows_what_it_is(daemon: InMemoryDaemon):
+    async with daemon.client("w1") as client:
+        lock = client.lock("tweet:1001", kind="reply", ttl=900)
+        assert repr(lock) == "HeldLock('tweet:1001', kind='reply', not held yet)"
+        async with lock:
+            await daemon.advance(0.5)
+            assert repr(lock) == "HeldLock('tweet:1001', kind='reply', token=1, left 899 s)"
+        assert repr(lock) == "HeldLock('tweet:1001', kind='reply', token=1, ended)"
+        units = client.reservation("memory", units=2, ttl=60)
+        assert repr(units) == "HeldReservation('memory', units=2, not held yet)"
+        async with units, client.reservation("content", "a", ttl=60) as resource:
+            assert repr(units) == "HeldReservation('memory', units=2, id=2, left 60 s)"
+            assert repr(resource) == "HeldReservation('content', 'a', id=3, left 60 s)"
+        async with client.permit("post", 2) as permit:
+            assert repr(permit) == "HeldPermit('post', permits=2, id=4, left 10 s)"
+
+
+async def test_nothing_is_left_after_the_block(daemon: InMemoryDaemon):
+    async with daemon.client("w1") as client:
+        async with client.lock("tweet:1", kind="reply") as lock, client.permit("post") as permit:
+            assert lock.left_s > 0
+            assert permit.use_within_s > 0
+        assert (lock.left_s, permit.left_s, permit.use_within_s) == (0.0, 0.0, 0.0)
+        with pytest.raises(_FailedWork):
+            async with client.lock("tweet:2", kind="reply") as lock:
+                raise _FailedWork
+        assert lock.left_s == 0.0
+        with pytest.raises(LeaseLost):
+            async with client.lock("tweet:3", kind="reply") as lock:
+                daemon.force_release(lock.fencing_token)
+        assert lock.left_s == 0.0
+
+
+async def test_closing_while_something_is_held_names_it(daemon: InMemoryDaemon):
+    client = daemon.client("w1")
+    async with client.lock("tweet:1", kind="reply", ttl=60), client.permit("post"):
+        with pytest.warns(ResourceWarning) as warned:
+            await client.close()
+    told = sorted(str(each.message) for each in warned)
+    assert told == [
+        "the client is closed while it holds HeldLock('tweet:1', kind='reply', token=1, left 60 s)",
+        "the client is closed while it holds HeldPermit('post', permits=1, id=2, left 10 s)",
+    ]
+    assert {each.filename for each in warned} == {__file__}
+    await client.close()
+
+
+async def test_so_does_the_end_of_its_block(daemon: InMemoryDaemon):
+    async with daemon.client("w1") as client:
+        block = client.lock("tweet:1", kind="reply", ttl=60)
+        await block.__aenter__()
+        with pytest.warns(ResourceWarning, match="holds HeldLock") as warned:
+            await client.__aexit__(None, None, None)
+        await block.__aexit__(None, None, None)
+    assert warned[0].filename == __file__

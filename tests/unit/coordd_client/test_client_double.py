@@ -329,3 +329,40 @@ async def test_locks_are_listed_in_pages(daemon: InMemoryDaemon):
         assert [each.item async for each in client.locks(page_size=2)] == [f"tweet:{n}" for n in range(5)]
         for block in blocks:
             await block.__aexit__(None, None, None)
+
+
+async def test_what_is_not_said_is_as_in_the_daemons_configuration():
+    daemon = InMemoryDaemon(limits={"post": [(900, 3)]})
+    async with daemon.client("w1") as client:
+        booking = await client.schedule("post")
+        assert (booking.claim_until - booking.execute_at).total_seconds() == 30.0
+        async with client.permit("post") as held:
+            assert held.use_within_s == 30.0
+
+
+@pytest.mark.parametrize(
+    "windows", [50, (900, 50), ["15m"], [(900, 50, 1)], [("15m", 50)], [(900, "50")], {"15m": 50}, "15m"]
+)
+def test_limits_are_pairs(windows: Any):
+    with pytest.raises(TypeError, match=r"limits\['post'\] takes pairs of \(window in seconds, limit\)"):
+        InMemoryDaemon(limits={"post": windows})
+
+
+@pytest.mark.parametrize("windows", [[], [(0, 1)], [(900, 0)]])
+def test_a_limit_has_a_window_and_lets_something_through(windows: Any):
+    with pytest.raises(ValueError, match=r"limits\['post'\]"):
+        InMemoryDaemon(limits={"post": windows})
+
+
+def test_pools_are_counts():
+    with pytest.raises(TypeError, match=r"pools\['memory'\] is a whole number, not '4'"):
+        InMemoryDaemon(pools={"memory": "4"})  # type: ignore[dict-item]
+
+
+async def test_a_form_is_looked_at_before_anything_is_done(daemon: InMemoryDaemon):
+    async with daemon.client("w1") as client:
+        with pytest.raises(InvalidRequest):
+            await _hold(client, wait=1e-4)
+        with pytest.raises(InvalidRequest):
+            await _hold(client, ttl=1e6)
+    assert daemon.history == ()

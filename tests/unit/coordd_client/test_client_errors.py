@@ -54,6 +54,8 @@ async def test_each_reason_has_its_class_and_keeps_its_details(
     assert type(caught.value) is expected
     assert caught.value.reason == reason
     assert caught.value.metadata == ({"item": "x"} if reason else {})
+    assert isinstance(caught.value.__cause__, grpc.RpcError) == (not reason), "a reason says it all"
+    assert caught.value.__suppress_context__
     assert server.names == ["GetLock"], "only UNAVAILABLE is tried again"
 
 
@@ -83,7 +85,7 @@ async def test_what_the_wire_cannot_say_is_refused_before_it_is_sent(
         client.lock("tweet:1", kind="reply", ttl=ttl)
     assert caught.value.reason == "INVALID_DURATION"
     for units in (-1, 2**32):
-        with pytest.raises(InvalidRequest, match="not a count"):
+        with pytest.raises(InvalidRequest, match="not within"):
             client.reservation("memory", units=units)
     assert isinstance(caught.value, ValueError)
     assert server.calls == []

@@ -94,6 +94,15 @@ def test_a_blocks_and_a_calls_signature_can_be_read():
     assert worker_is_known
 
 
+async def test_a_call_that_is_not_awaited_is_named(daemon: testing.InMemoryDaemon):
+    async with daemon.client("w1") as client:
+        for call in (client.get_lock("x"), client.schedule("post")):
+            name = call.__qualname__
+            call.close()
+            assert name in {"Client.get_lock", "Client.schedule"}
+    assert blocking.Client.get_lock.__qualname__ == "Client.get_lock"
+
+
 def test_both_clients_have_the_same_methods():
     def methods(cls: type) -> set[str]:
         return {name for name in vars(cls) if not name.startswith("_")}

@@ -64,6 +64,19 @@ async def test_unavailable_is_retried_under_the_same_request_id(server: Scripted
     assert ids[0]
 
 
+async def test_a_call_that_the_daemon_cancels_is_tried_again(server: ScriptedServer, client: Client):
+    left = iter([True, False])
+
+    async def stopping(_: Any, context: Any) -> pb.GetLockResponse:
+        if next(left):
+            await context.abort(grpc.StatusCode.CANCELLED, "stopping")
+        return pb.GetLockResponse(waiters=2)
+
+    server.answers["GetLock"] = stopping
+    assert (await client.get_lock("x")).waiters == 2
+    assert server.names == ["GetLock", "GetLock"]
+
+
 async def test_another_block_has_another_request_id(server: ScriptedServer, client: Client):
     for _ in range(2):
         async with client.lock("tweet:1", kind="reply"):
@@ -117,6 +130,7 @@ async def test_a_daemon_that_comes_back_is_found_soon(server: ScriptedServer, cl
 def test_keepalive_fits_a_daemon_that_permits_a_ping_every_10_s():
     options = dict(CHANNEL_OPTIONS)
     assert options["grpc.keepalive_time_ms"] > 10_000
+    assert options["grpc.http2.ping_timeout_ms"] == options["grpc.keepalive_timeout_ms"]
     assert options["grpc.keepalive_permit_without_calls"] == 0
     assert options["grpc.max_reconnect_backoff_ms"] <= 2_000
 

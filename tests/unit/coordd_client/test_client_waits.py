@@ -172,6 +172,16 @@ async def test_a_grant_made_while_away_is_found_at_once(server: ScriptedServer, 
         assert held.fencing_token == 7
 
 
+async def test_a_wait_that_the_daemon_cancels_is_resumed(server: ScriptedServer, client: Client):
+    async def stopping(request: Any, context: Any) -> AsyncIterator[pb.AwaitLockResponse]:  # noqa: ARG001
+        yield _QUEUED
+        await context.abort(grpc.StatusCode.CANCELLED, "stopping")
+
+    server.answers["AwaitLock"] = _in_turn(stopping, _stream(_GRANTED))
+    async with client.lock("tweet:1", kind="reply", wait=30):
+        assert server.names == ["AwaitLock", "AwaitLock"]
+
+
 async def test_a_stream_without_a_last_word_is_resumed(server: ScriptedServer, client: Client):
     server.answers["AwaitLock"] = _in_turn(_stream(_QUEUED), _stream(_GRANTED))
     async with client.lock("tweet:1", kind="reply", wait=30):

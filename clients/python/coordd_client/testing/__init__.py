@@ -7,9 +7,9 @@
     assert daemon.history[0].outcome is Outcome.SUCCESS
 
 It is the client's own code that runs, with its retries, renewals and cancellations; only what is behind the
-transport is a double. It decides as the daemon does, but for what depends on its configuration: any kind of
-lock goes, items do not rest and nothing is too recent unless said so, waits do not age, and every unit of a
-pool is held until it is given back.
+transport is a double. It decides as the daemon does, and refuses what the daemon refuses, but for what
+depends on its configuration: any kind of lock goes, items do not rest and nothing is too recent unless said
+so, waits do not age, and every unit of a pool is held until it is given back.
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -22,6 +22,7 @@ from coordd_client.locks import read_engagement, read_lock
 from coordd_client.messages import Method, ReplyT, RequestT
 from coordd_client.reservations import read_reservation
 from coordd_client.retries import Config
+from coordd_client.testing._forms import check
 from coordd_client.testing._grants import Book, Shared
 from coordd_client.testing._locks import Locks
 from coordd_client.testing._permits import Permits
@@ -44,6 +45,8 @@ class InMemoryDaemon:
         use_within_s: seconds in which a permit must be used.
         claim_window_s: seconds in which a booking must be claimed.
         resume_grace_s: seconds for which a broken wait keeps its place.
+
+    Raises: TypeError, ValueError if pools or limits are not such.
     """
 
     def __init__(
@@ -53,8 +56,8 @@ class InMemoryDaemon:
         limits: Mapping[str, Sequence[tuple[float, int]]] | None = None,
         min_interval_s: Mapping[str, float] | None = None,
         lock_delay_s: float = 0.0,
-        use_within_s: float = 10.0,
-        claim_window_s: float = 60.0,
+        use_within_s: float = 30.0,
+        claim_window_s: float = 30.0,
         resume_grace_s: float = 30.0,
     ) -> None:
         self._timeline = Timeline(self._on_due)
@@ -122,6 +125,7 @@ class InMemoryDaemon:
     async def call(self, method: Method[RequestT, ReplyT], request: RequestT, timeout_s: float) -> ReplyT:
         """See Transport. Replies come at once, so `timeout_s` never passes."""
         self._require_up()
+        check(request)
         (answer,) = (book.calls[method.path] for book in self._books if method.path in book.calls)
         reply: ReplyT = answer(request)
         self._waits.serve()
@@ -132,6 +136,7 @@ class InMemoryDaemon:
     ) -> AsyncGenerator[ReplyT, None]:
         """See Transport."""
         self._require_up()
+        check(request)
         (book,) = (book for book in self._books if method.path in book.claims)
         reply: Any = method.reply
         if (before := book.granted(request)) is not None:

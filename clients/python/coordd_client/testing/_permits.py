@@ -6,7 +6,7 @@ from typing import Any
 
 from coordd.v1 import common_pb2
 from coordd.v1 import rate_limit_pb2 as pb
-from coordd_client import permits
+from coordd_client import arguments, permits
 from coordd_client.errors import BookingLapsed, InvalidRequest, OutOfRange
 from coordd_client.messages import duration, seconds
 from coordd_client.testing._grants import Book, Shared
@@ -45,7 +45,9 @@ class Permits(Book):
         claim_window_s: float,
     ) -> None:
         super().__init__(shared)
-        self._limits = {endpoint: sorted(windows) for endpoint, windows in limits.items()}
+        self._limits = {
+            endpoint: _windows(f"limits[{endpoint!r}]", windows) for endpoint, windows in limits.items()
+        }
         self._use_within_s = use_within_s
         self._claim_window_s = claim_window_s
         self._violations: dict[str, int] = {}
@@ -279,6 +281,26 @@ class Permits(Book):
             windows=windows,
             violations=self._violations.get(endpoint, 0),
         )
+
+
+def _windows(name: str, windows: Any) -> list[tuple[float, int]]:
+    is_list = isinstance(windows, Sequence) and not isinstance(windows, str)
+    if not is_list or not all(isinstance(each, (tuple, list)) and len(each) == 2 for each in windows):
+        raise TypeError(f"{name} takes pairs of (window in seconds, limit), not {windows!r}")
+    if not windows:
+        raise ValueError(f"{name} has no window")
+    return sorted(_window(name, *pair) for pair in windows)
+
+
+def _window(name: str, window_s: Any, limit: Any) -> tuple[float, int]:
+    try:
+        window = (arguments.seconds(name, window_s), arguments.count(name, limit))
+    except TypeError:
+        pair = (window_s, limit)
+        raise TypeError(f"{name} takes pairs of (window in seconds, limit), not {pair!r}") from None
+    if min(window) <= 0:
+        raise ValueError(f"{name} takes a window and a limit above 0, not {window!r}")
+    return window
 
 
 def _name(window_s: float) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from coordd.v1 import common_pb2
 from coordd.v1 import reservation_pb2 as pb
-from coordd_client import reservations
+from coordd_client import arguments, reservations
 from coordd_client.errors import InvalidRequest, LeaseLost, OutOfRange
 from coordd_client.messages import duration, seconds
 from coordd_client.testing._grants import Book, Shared, page
@@ -31,7 +31,7 @@ class Reservations(Book):
 
     def __init__(self, shared: Shared, pools: Mapping[str, int]) -> None:
         super().__init__(shared)
-        self._pools = pools
+        self._pools = {type_: arguments.count(f"pools[{type_!r}]", units) for type_, units in pools.items()}
         self.claims = {reservations.AWAIT.path: self._claim}
         self.calls = {
             reservations.RESERVE.path: lambda request: self.ask(
@@ -82,8 +82,7 @@ class Reservations(Book):
     def _units(self, request: Any) -> int:
         capacity = self._pools.get(request.type)
         if capacity is None:
-            if request.units or not request.resource_id:
-                raise InvalidRequest(f"type {request.type} has no pool", reason="NO_POOL")
+            _check_without_pool(request)
             return 0
         if request.units > capacity:
             raise OutOfRange("more units than the pool has", reason="UNITS_ABOVE_CAPACITY")
@@ -126,6 +125,10 @@ class Reservations(Book):
 
     def _release(self, request: pb.ReleaseResourceRequest) -> pb.ReleaseResourceResponse:
         held = self.held_by(request.reservation_id, request.worker)
+        if held is not None and request.unused_units:
+            message = f"{request.unused_units} unused units can't go back: only those of a refilling pool do."
+            details = {"field": "unused_units", "units": "0"}
+            raise InvalidRequest(message, reason="INVALID_COUNT", metadata=details)
         self.live.pop(request.reservation_id, None)
         return pb.ReleaseResourceResponse(already_released=held is None)
 
@@ -148,6 +151,15 @@ class Reservations(Book):
         ]
         ids, next_page_token = page(ids, request)
         return pb.ListReservationsResponse(reservations=map(self.view, ids), next_page_token=next_page_token)
+
+
+def _check_without_pool(request: Any) -> None:
+    if request.units:
+        message = f"The type {request.type} has no pool, hence no units."
+        raise InvalidRequest(message, reason="NO_POOL", metadata={"type": request.type})
+    if not request.resource_id:
+        message = f"The type {request.type} has no pool, hence needs a resource_id."
+        raise InvalidRequest(message, reason="INVALID_ID", metadata={"field": "resource_id"})
 
 
 def _result(reply: pb.ReserveResourceResponse) -> dict[str, Any]:
