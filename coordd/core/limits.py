@@ -49,9 +49,10 @@ WINDOW_NS_MIN: Final = SECOND
 WINDOW_NS_MAX: Final = 31 * DAY
 WINDOWS_PER_LIMIT_MAX: Final = 8
 
-# One step of the state machine: what one call may touch at most, so that the event loop is never held for
-# more than a few milliseconds, however many leases end or waiters move at once.
-DUE_PER_TICK_MAX: Final = 256
+# One step of the state machine: what one call may touch at most, so that the event loop is held for a few
+# milliseconds mostly, and for some tens at worst (each of those due heads a queue for permits, with a thousand
+# bookings ahead), however many leases end or waiters move at once.
+DUE_PER_TICK_MAX: Final = 64
 FORGOTTEN_PER_SWEEP_MAX: Final = 32
 SERVED_PER_CALL_MAX: Final = 256
 # A batch with so many commands, or so many changed records, is closed before anything more is decided, but
