@@ -3,7 +3,8 @@
 Owns: every key with its default, unit, range and meaning (`docs/configuration.md` is made from here), and
 what the keys may not say together. In the file lengths of time are strings with a unit; here they are ns, and
 the name says so.
-Rules: all problems are told at once, each with its key; nothing is guessed from a wrong value.
+Rules: all problems are told at once, each with its key; nothing is guessed from a wrong value. So whether a
+table agrees with the others is told once it is right in itself, and they are.
 Must not know: the state machine beyond `Rules`, and what a setting makes the daemon do.
 """
 
@@ -212,6 +213,14 @@ def _check_address(address: str) -> str:
     return address
 
 
+def _check_path(path: object) -> object:
+    if path == "":
+        raise ValueError("is empty; it names the data file")
+    if isinstance(path, str) and "\0" in path:
+        raise ValueError("has a NUL in it")
+    return path
+
+
 def _check_distinct(windows: object) -> object:
     # Two spellings of one length ("60m", "1h") would otherwise silently become one entry.
     seen: dict[int, str] = {}
@@ -239,6 +248,12 @@ class Shown:
 
 Name = Annotated[str, AfterValidator(_check_name)]
 Address = Annotated[str, AfterValidator(_check_address), Shown("", "HOST:PORT; port 0 picks a free one")]
+DataPath = Annotated[
+    Path,
+    Field(strict=False),
+    BeforeValidator(_check_path),
+    Shown("", "a file; relative to the working directory"),
+]
 Ttl = Annotated[int, Length(TTL_NS_MIN, TTL_NS_MAX)]
 Grace = Annotated[int, Length(0, DAY)]
 Boost = Annotated[int, Length(0, HISTORY_NS_MAX)]
@@ -273,7 +288,11 @@ class _Section(BaseModel):
 class ServerSettings(_Section):
     """How the daemon is reached."""
 
-    address: Address = Field("127.0.0.1:7651", description="Where it listens.")
+    address: Address = Field(
+        "127.0.0.1:7651",
+        description="Where it listens. There is no TLS and no authentication in this version: who reaches "
+        "the port may do anything, also what operators do. Keep it on loopback or a private network.",
+    )
     max_message_bytes: Annotated[int, Field(ge=512 * 1024, le=64 * 1024 * 1024), Shown("bytes", "")] = Field(
         1024 * 1024,
         description="Longer messages are refused; the longest that can be right is below the least value.",
@@ -286,15 +305,14 @@ class ServerSettings(_Section):
 class StoreSettings(_Section):
     """Where the daemon keeps what must survive it."""
 
-    path: Annotated[Path, Field(strict=False), Shown("", "a file; relative to the working directory")] = (
-        Field(
-            Path("var/coordd.db"),
-            description="The data file. It and its directory are made where they are missing.",
-        )
+    path: DataPath = Field(
+        Path("var/coordd.db"),
+        description="The data file. It and its directory are made where they are missing.",
     )
     history_retention_ns: Annotated[int, Length(HOUR, HISTORY_NS_MAX)] = Field(
         90 * DAY,
-        description="Engagements older than this are forgotten. At least the longest `min_interval` of any.",
+        description="Engagements older than this are forgotten. At least the longest `min_interval` and "
+        "`lock_delay` of any kind, and `[requests] memory`.",
     )
 
 
@@ -391,7 +409,9 @@ class PoolSettings(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if bool(self.capacity) == bool(self.windows):
+        if self.capacity and self.windows:
+            raise ValueError("`capacity` and `windows` exclude each other")
+        if not self.capacity and not self.windows:
             raise ValueError("needs either `capacity` or `windows`")
         if self.capacity and "use_within_ns" in self.model_fields_set:
             raise ValueError("`use_within` goes with `windows` only")
@@ -507,6 +527,44 @@ class SchedulingSettings(_Section):
     )
 
 
+def _reaching(key: str, length_ns: int, info: ValidationInfo) -> Iterator[tuple[str, str]]:
+    """Yield a problem if what is kept of the past is less than `length_ns`."""
+    store: StoreSettings | None = info.data.get("store")
+    if store is not None and length_ns > store.history_retention_ns:
+        retention = format_length(store.history_retention_ns)
+        yield (
+            key,
+            f"is longer than store.history_retention, {retention}: a restart would forget what it needs",
+        )
+
+
+def _check_kind(kind: KindSettings, info: ValidationInfo) -> KindSettings:
+    if kind.enabled:
+        _Problems.raise_any(
+            itertools.chain(
+                _reaching("min_interval", kind.min_interval_ns, info),
+                _reaching("lock_delay", kind.lock_delay_ns, info),
+            )
+        )
+    return kind
+
+
+def _check_type(type_: TypeSettings, info: ValidationInfo) -> TypeSettings:
+    if (pools := info.data.get("pools")) is not None:
+        known = ", ".join(pools) or "none"
+        _Problems.raise_any(
+            (key, f"there is no pool {pool!r} (there are: {known})")
+            for key, pool in type_.named_pools()
+            if pool not in pools
+        )
+    return type_
+
+
+def _check_requests(requests: RequestSettings, info: ValidationInfo) -> RequestSettings:
+    _Problems.raise_any(_reaching("memory", requests.memory_ns, info))
+    return requests
+
+
 class Settings(_Section):
     """Everything that can be set."""
 
@@ -514,15 +572,18 @@ class Settings(_Section):
     store: StoreSettings = StoreSettings()
     log: LogSettings = LogSettings()
     locks: LockSettings = LockSettings()
-    kinds: dict[Name, KindSettings] = Field({}, validate_default=True)
+    # Each table by itself, so that one that is wrong hides nothing of the others.
+    kinds: dict[Name, Annotated[KindSettings, AfterValidator(_check_kind)]] = Field({}, validate_default=True)
     # Before the types, which refer to them.
     pools: dict[Name, PoolSettings] = Field({}, validate_default=True)
-    types: dict[Name, TypeSettings] = Field({}, validate_default=True)
+    types: dict[Name, Annotated[TypeSettings, AfterValidator(_check_type)]] = Field({}, validate_default=True)
     limits: dict[Name, LimitSettings] = {}
     aging: AgingSettings = AgingSettings()
     waits: WaitSettings = WaitSettings()
     recovery: RecoverySettings = RecoverySettings()
-    requests: RequestSettings = RequestSettings()
+    requests: Annotated[RequestSettings, AfterValidator(_check_requests)] = Field(
+        RequestSettings(), validate_default=True
+    )
     scheduling: SchedulingSettings = SchedulingSettings()
 
     @field_validator("kinds", mode="before")
@@ -532,18 +593,8 @@ class Settings(_Section):
 
     @field_validator("kinds")
     @classmethod
-    def _check_kinds(cls, kinds: dict[str, KindSettings], info: ValidationInfo) -> dict[str, KindSettings]:
-        enabled = {name: kind for name, kind in kinds.items() if kind.enabled}
-        store: StoreSettings = info.data.get("store", StoreSettings())
-        _Problems.raise_any(
-            (
-                f"{_key(name)}.min_interval",
-                "is longer than store.history_retention: the history would not reach",
-            )
-            for name, kind in enabled.items()
-            if kind.min_interval_ns > store.history_retention_ns
-        )
-        return enabled
+    def _drop_kinds(cls, kinds: dict[str, KindSettings]) -> dict[str, KindSettings]:
+        return {name: kind for name, kind in kinds.items() if kind.enabled}
 
     @field_validator("pools", mode="before")
     @classmethod
@@ -561,20 +612,6 @@ class Settings(_Section):
         pools = info.data.get("pools", DEFAULT_POOLS)
         defaults = {name: _without_missing(table, pools) for name, table in DEFAULT_TYPES.items()}
         return _merged(defaults, given, exclusive=("pool", "pools"))
-
-    @field_validator("types")
-    @classmethod
-    def _check_types(cls, types: dict[str, TypeSettings], info: ValidationInfo) -> dict[str, TypeSettings]:
-        # With the pools themselves wrong, what refers to them can't be judged.
-        if (pools := info.data.get("pools")) is not None:
-            known = ", ".join(pools) or "none"
-            _Problems.raise_any(
-                (f"{_key(name)}.{key}", f"there is no pool {pool!r} (there are: {known})")
-                for name, type_ in types.items()
-                for key, pool in type_.named_pools()
-                if pool not in pools
-            )
-        return types
 
     def rules(self) -> Rules:
         """Return what the state machine is told."""
@@ -689,7 +726,9 @@ def _suggestion(location: tuple[str, ...]) -> str:
 
 def section_model(annotation: Any) -> type[BaseModel]:
     """Return the model of a field of `Settings`: of the section, or of each table in it."""
-    model: type[BaseModel] = annotation.__args__[-1] if hasattr(annotation, "__args__") else annotation
+    while hasattr(annotation, "__args__"):  # of a dict, its values; of what is annotated, the thing itself
+        annotation = annotation.__args__[-1]
+    model: type[BaseModel] = annotation
     return model
 
 

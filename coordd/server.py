@@ -7,6 +7,7 @@ twice, it does not wait.
 """
 
 import asyncio
+import errno
 import gc
 import logging
 import signal
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -27,7 +29,7 @@ from grpc_reflection.v1alpha import reflection
 from coordd import rpc
 from coordd.config import LogSettings, Settings
 from coordd.core.limits import SECOND
-from coordd.engine import Engine
+from coordd.engine import Defect, Engine, EngineError
 from coordd.store.protocol import StoreError, Unusable
 from coordd.store.sqlite import SqliteStore
 
@@ -60,6 +62,8 @@ _QUIET_S_MAX: Final = 1.0
 
 # A call that changes something and is forgotten by itself; of a kind that is there unless configured away.
 _EXAMPLE: Final = '{"item": "tweet:1", "worker": "me", "kind": "reply", "ttl": "60s"}'
+
+_TAKEN_HINT: Final = "; is another coordd running there? COORDD_ADDRESS or [server] address changes it"
 
 # A young collection after 50,000 new objects, not 700: a batch makes thousands, and nearly all die with it.
 _COLLECTOR_THRESHOLDS: Final = (50_000, 20, 100)
@@ -136,7 +140,7 @@ class Daemon:
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError as error:  # somebody was faster
-            raise AddressUnusable(f"can't listen on {address}") from error
+            raise AddressUnusable(f"can't listen on {address}{_TAKEN_HINT}") from error
         self.address = f"{address.rpartition(':')[0]}:{port}"
         with _records_left_to_themselves():
             await self.engine.start()
@@ -150,13 +154,15 @@ class Daemon:
         Raises: StoreError if what was open can't be committed.
         """
         await self._health.enter_graceful_shutdown()
-        self.engine.drain("the daemon is shutting down")
+        self.engine.wind_down()
         hurried = hurry or asyncio.Event()
         # Not left to grpc's own grace: that waits for those who watch events or health, too, and they never
         # end by themselves. And to call its `stop` again while it waits crashes the process.
         await _first(self._calls.idle(), asyncio.sleep(grace_s), hurried.wait())
         # Calls that have arrived but not begun when grpc stops end with CANCELLED, which nobody tries again.
         await _first(self._calls.quiet(_QUIET_S), asyncio.sleep(min(grace_s, _QUIET_S_MAX)), hurried.wait())
+        # Only now, so that they see the end of all that was under way.
+        self.engine.end_watches()
         await self._server.stop(min(grace_s, _LAST_GRACE_S))
         await self.engine.stop()
 
@@ -199,7 +205,8 @@ def _check_address(address: str) -> None:
             probe.bind(name)
             probe.listen()
     except OSError as error:
-        raise AddressUnusable(f"can't listen on {address}: {error.strerror or error}") from error
+        hint = _TAKEN_HINT if error.errno == errno.EADDRINUSE else ""
+        raise AddressUnusable(f"can't listen on {address}: {error.strerror or error}{hint}") from error
 
 
 def run(settings: Settings) -> int:
@@ -232,7 +239,9 @@ async def serve(settings: Settings) -> int:
         except Unusable as error:
             _logger.error(str(error))
             return EXIT_UNUSABLE
-        _announce(daemon.address, settings)
+        data = settings.store.path.absolute()
+        await _log_serving(daemon, data)
+        _announce(daemon.address, data)
         return await _serve_until(daemon, stop, hurry, settings.server.drain_timeout_ns / SECOND)
 
 
@@ -243,7 +252,7 @@ async def _serve_until(daemon: Daemon, stop: asyncio.Event, hurry: asyncio.Event
         if failure.done():
             grace_s = min(grace_s, _FAILED_GRACE_S)
         else:
-            _logger.info("stopping", under_way_s_max=grace_s)
+            _logger.info("stopping: waits up to %g s for calls under way", grace_s)
         await daemon.stop(grace_s, hurry)
     except StoreError as error:
         _logger.error(str(error))
@@ -257,13 +266,37 @@ async def _serve_until(daemon: Daemon, stop: asyncio.Event, hurry: asyncio.Event
 
 async def _failure(daemon: Daemon) -> None:
     error = await daemon.engine.failure()
-    _logger.critical("the store failed; nothing unsaved was acknowledged", error=str(error))
+    if isinstance(error, Defect):
+        _logger.critical(
+            "a bug; nothing unsaved was acknowledged", error=str(error), exc_info=error.__cause__
+        )
+    else:
+        _logger.critical("the store failed; nothing unsaved was acknowledged", error=str(error))
 
 
-def _announce(address: str, settings: Settings) -> None:
+async def _log_serving(daemon: Daemon, data: Path) -> None:
+    try:
+        counts = await daemon.engine.read(lambda machine, _: machine.counts())
+    except EngineError:
+        # It has failed already; that is told as any failure is.
+        return
+    _logger.info(
+        "serving",
+        address=daemon.address,
+        data=str(data),
+        locks=counts.locks,
+        reservations=counts.reservations,
+        permits=counts.permits,
+        bookings=counts.bookings,
+        waiters=counts.waiters,
+    )
+
+
+def _announce(address: str, data: Path) -> None:
     sys.stdout.write(
-        f"coordd serving on {address} (data: {settings.store.path})\n"
+        f"coordd serving on {address} (data: {data})\n"
         f"try: grpcurl -plaintext -d '{_EXAMPLE}' {address} coordd.v1.EngagementService/RequestLock\n"
+        f"try: coordctl --address {address} status\n"
     )
     sys.stdout.flush()
 

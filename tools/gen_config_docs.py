@@ -30,7 +30,8 @@ _HEAD: Final = """\
 
 `coordd serve --config FILE` reads one TOML file; `coordd check-config FILE` checks it and prints what it
 says. Every key is optional but `windows` of a limit. An unknown key, a value out of range and settings that
-contradict each other are refused at start (exit code 2) with one line each: file, key and reason.
+contradict each other are refused at start (exit code 2) with one line each: file, key and reason. All are
+told at once, but whether a table agrees with others is told once each of them is right in itself.
 `examples/coordd.toml` is the defaults written out.
 
 - **Lengths of time** are strings with a unit: `"250ms"`, `"30s"`, `"15m"`, `"1h30m"`, `"90d"`; bare numbers
@@ -39,7 +40,7 @@ contradict each other are refused at start (exit code 2) with one line each: fil
 - **Tables with a NAME** that exists by default are merged with that default key by key.
 - **Contradictions** that are refused: a longer window that allows less than a shorter one, or more than its
   length's worth of the shorter one; a type that draws on a pool that is not there; `[aging]` that does not
-  rise; `history_retention` shorter than a kind's `min_interval`.
+  rise; `history_retention` shorter than a kind's `min_interval` or `lock_delay`, or than `[requests] memory`.
 
 ## Environment
 

@@ -11,7 +11,8 @@ from typing import Final, NoReturn
 
 import click
 
-from coordd.config import ConfigError, LimitSettings, PoolSettings, Settings, format_length, load
+from coordd.cli.settings_text import settings_lines
+from coordd.config import ConfigError, Settings, load
 
 __all__ = ["main"]
 
@@ -52,11 +53,11 @@ def serve(config: Path | None) -> None:
 @main.command()
 @click.argument("file", type=_FILE)
 def check_config(file: Path) -> None:
-    """Check FILE (and the environment over it) and print what it says.
+    """Check FILE (and the environment over it) and print every setting that then holds.
 
     Exit code 2 and one problem a line on stderr if it is refused.
     """
-    for line in _summary(_load(file)):
+    for line in settings_lines(_load(file)):
         print(line)
 
 
@@ -71,23 +72,3 @@ def _fail(lines: Iterable[str], code: int) -> NoReturn:
     for line in lines:
         print(line, file=sys.stderr)
     sys.exit(code)
-
-
-def _summary(settings: Settings) -> Iterable[str]:
-    yield f"address      {settings.server.address}"
-    yield f"data         {settings.store.path}"
-    yield f"locks        exclusive per {settings.locks.exclusive.replace('_', ' ')}"
-    yield f"kinds        {', '.join(settings.kinds) or 'none'}"
-    yield f"types        {', '.join(settings.types)}"
-    for name, pool in settings.pools.items():
-        yield f"pool         {name}: {_capacity(pool)}"
-    for name, limit in settings.limits.items():
-        yield f"limit        {name}: {_windows(limit)}, {limit.allocation}"
-
-
-def _capacity(pool: PoolSettings) -> str:
-    return f"{pool.capacity}, held" if pool.capacity else _windows(pool)
-
-
-def _windows(limited: LimitSettings | PoolSettings) -> str:
-    return ", ".join(f"{count}/{format_length(length_ns)}" for length_ns, count in limited.windows.items())

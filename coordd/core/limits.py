@@ -50,8 +50,8 @@ WINDOW_NS_MAX: Final = 31 * DAY
 WINDOWS_PER_LIMIT_MAX: Final = 8
 
 # One step of the state machine: what one call may touch at most, so that the event loop is held for a few
-# milliseconds mostly, and for some tens at worst (each of those due heads a queue for permits, with a thousand
-# bookings ahead), however many leases end or waiters move at once.
+# milliseconds mostly, and for some tens at worst (each of those due heads a queue for permits, with a
+# thousand bookings ahead), however many leases end or waiters move at once.
 DUE_PER_TICK_MAX: Final = 64
 FORGOTTEN_PER_SWEEP_MAX: Final = 32
 SERVED_PER_CALL_MAX: Final = 256

@@ -2,12 +2,14 @@
 
 from coordd.engine.clock import Clock
 from coordd.engine.engine import Engine, EngineStatus
-from coordd.engine.errors import Draining, EngineError, StoreFailed
+from coordd.engine.errors import Defect, Draining, EngineError, StoreFailed
 from coordd.engine.wait import Wait
-from coordd.engine.watch import Event, Watch
+from coordd.engine.watch import DrainChanged, Event, Watch
 
 __all__ = [
     "Clock",
+    "Defect",
+    "DrainChanged",
     "Draining",
     "Engine",
     "EngineError",

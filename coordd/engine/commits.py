@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from coordd.core.limits import COMMANDS_PER_BATCH_MAX, SECOND
+from coordd.core.limits import COMMANDS_PER_BATCH_MAX, RECORDS_PER_BATCH_MAX, SECOND
 from coordd.core.machine import Machine
 from coordd.core.records import Batch
 from coordd.engine.clock import Clock
-from coordd.engine.errors import Draining, StoreFailed
+from coordd.engine.errors import Defect, Draining, StoreFailed
 from coordd.engine.watch import Event
 from coordd.store.protocol import CommitFailed, Store
 
@@ -24,8 +24,9 @@ _PRUNE_INTERVAL_NS: Final = 60 * SECOND
 class Commits:
     """The batches of one machine into one store.
 
-    Args: tell: called with each event once it is durable. on_failure: called when nothing more can be
-    committed. history_retention_ns: older engagements are forgotten; 0: none.
+    Args: tell: called with each event once it is durable. on_room: called when a new batch is opened.
+    on_failure: called when nothing more can be committed. history_retention_ns: older engagements are
+    forgotten; 0: none.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Commits:
         *,
         history_retention_ns: int,
         tell: Callable[[Event], None],
+        on_room: Callable[[], None],
         on_failure: Callable[[StoreFailed], None],
     ) -> None:
         self.error: CommitFailed | None = None
@@ -46,6 +48,7 @@ class Commits:
         self._clock = clock
         self._history_retention_ns = history_retention_ns
         self._tell = tell
+        self._on_room = on_room
         self._on_failure = on_failure
         self._sequence = self._pruned_at = 0
         # Of the open batch: commands in it, who waits for it, and what is to be told after it.
@@ -66,7 +69,7 @@ class Commits:
         self._has_room.set()
 
     async def failure(self) -> CommitFailed:
-        """Wait until a commit fails, and return why."""
+        """Wait until a commit fails or a bug shows, and return why."""
         while self.error is None:
             await self._has_failed.wait()
         return self.error
@@ -78,9 +81,14 @@ class Commits:
         if self._is_done:
             raise Draining("the daemon has stopped")
 
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more is to be decided before the open batch is closed."""
+        return self._commands >= COMMANDS_PER_BATCH_MAX or self._machine.changed >= RECORDS_PER_BATCH_MAX
+
     async def admit(self) -> None:
         """Wait for room in the open batch. Raises: EngineError."""
-        while self._commands >= COMMANDS_PER_BATCH_MAX and self.error is None:
+        while self.is_full and self.error is None:
             self._has_room.clear()
             # Commands that change nothing fill a batch, too, and nothing else would close it.
             self._has_work.set()
@@ -96,12 +104,14 @@ class Commits:
         self._events.append(event)
 
     def wake(self) -> None:
-        """Begin the next commit when none is under way, if there is anything to commit or tell."""
-        if self._events or self._machine.has_changes:
+        """Begin the next commit when none is under way, if there is anything for it, or no room."""
+        if self._events or self._machine.has_changes or self.is_full:
             self._has_work.set()
 
     async def durable(self) -> None:
-        """Wait until all that has been decided so far is durable. Raises: StoreFailed."""
+        """Wait until all that has been decided so far is durable. Raises: EngineError."""
+        # Nothing becomes durable any more: whoever waited for it would wait for ever.
+        self.check()
         if self._machine.has_changes:
             # Also what no command has announced: a read may have found that charges have left their window.
             self._has_work.set()
@@ -138,10 +148,12 @@ class Commits:
         events, self._events = self._events, []
         waiting, self._open = self._open, []
         self._commands = 0
-        self._has_room.set()
         self._under_way = waiting
-        if self._machine.has_changes:
-            await self._commit(self._close_batch())
+        batch = self._close_batch() if self._machine.has_changes else None
+        self._has_room.set()
+        self._on_room()
+        if batch is not None:
+            await self._commit(batch)
         self._under_way = None
         for committed in waiting:
             if not committed.done():
@@ -177,7 +189,7 @@ class Commits:
     def fail(self, error: Exception) -> None:
         """Commit nothing more: a commit has failed, or a bug has shown that memory can't be trusted."""
         if self.error is None:
-            self.error = error if isinstance(error, CommitFailed) else CommitFailed(f"bug: {error!r}")
+            self.error = error if isinstance(error, CommitFailed) else Defect(error)
         self._has_failed.set()
         self._has_room.set()
         self._has_work.set()

@@ -5,7 +5,7 @@ what falls due. A request's way: `submit` stamps `now` and asks the machine, at 
 here yields in between; what changed joins the open batch; while one batch commits the next one fills; when
 its batch is durable, the request is answered and waiters are told. An answer that changed nothing waits too
 for whatever it may have seen: nothing is ever told that a crash could take back. If a commit fails, nothing
-of it is told, every question is refused from then on, and `failure()` returns why.
+of it is told, every question is refused from then on, and `failure()` returns why; so it is after a bug.
 Must not know: SQL, grpc, wire formats.
 """
 
@@ -44,11 +44,13 @@ from coordd.engine.clock import Clock
 from coordd.engine.commits import Commits
 from coordd.engine.errors import Draining, StoreFailed
 from coordd.engine.wait import Wait
-from coordd.engine.watch import Event, Watch
+from coordd.engine.watch import DrainChanged, Event, Watch
 from coordd.store.protocol import CommitFailed, Store
 
 View = TypeVar("View")
+Result = TypeVar("Result")
 
+_STOPPING: Final = "the daemon is stopping"
 _GRANTING: Final = (RequestLock, ReserveResource, TakePermit, ScheduleRequest)
 # How often waiters are told where they stand, and for how long at a time: the rest take their turn, so that
 # telling places costs 4 % of a core at most, however many wait.
@@ -72,7 +74,6 @@ class Engine:
         self, rules: Rules, store: Store, *, history_retention_ns: int = 0, clock: Clock | None = None
     ) -> None:
         self.store = store
-        self.is_draining = False
         # Wait streams by waiter id, and watchers; theirs to leave.
         self.waits: dict[int, Wait] = {}
         self.watchers: set[Watch] = set()
@@ -86,16 +87,22 @@ class Engine:
             self._clock,
             history_retention_ns=history_retention_ns,
             tell=self._tell,
+            on_room=self._on_room,
             on_failure=self._on_failure,
         )
         self._started_at = 0
         self._commands = 0
         # Steps of the machine: whatever is shown of it can't have changed while this has not.
         self._steps = 0
+        # Why an operator lets nothing new be granted, in a sentence; empty: it may be.
+        self._draining = ""
+        self._is_watchable = True
         self._is_stopping = False
         self._tasks: list[asyncio.Task[None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0
+        # Not any more once the engine stops: whatever falls due then is found by the next start.
+        self._has_timer = True
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -112,9 +119,10 @@ class Engine:
         ]
 
     async def stop(self) -> None:
-        """End every wait, commit what is open, close the store."""
-        self._is_stopping = True
-        self._fail_waits(Draining("the daemon is stopping"))
+        """End every wait and watch, commit what is open, close the store."""
+        self.wind_down()
+        self.end_watches()
+        self._has_timer = False
         if self._timer is not None:
             self._timer.cancel()
         self._commits.stop()
@@ -126,17 +134,37 @@ class Engine:
         await self.store.close()
 
     async def failure(self) -> CommitFailed:
-        """Wait until a commit fails, and return why."""
+        """Wait until a commit fails or a bug shows (Defect), and return why."""
         return await self._commits.failure()
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether nothing new is granted."""
+        return self._is_stopping or bool(self._draining)
 
     def drain(self, reason: str) -> None:
         """Grant nothing new and end every wait; renewals, releases and reports go on."""
-        self.is_draining = True
-        self._fail_waits(Draining(f"the daemon is draining: {reason}"))
+        self._draining = f"the daemon is draining: {reason}" if reason else "the daemon is draining"
+        self._fail_waits(Draining(self._draining))
+        self._note_drain(reason)
 
     def undrain(self) -> None:
         """Grant again."""
-        self.is_draining = False
+        if self._draining:
+            self._draining = ""
+            self._note_drain("")
+
+    def wind_down(self) -> None:
+        """Do as when draining, for good and whatever an operator says: the daemon is about to stop."""
+        self._is_stopping = True
+        if self._commits.error is None:
+            self._fail_waits(Draining(_STOPPING))
+
+    def end_watches(self) -> None:
+        """End every watch, once it has shown what has happened so far, and begin none. `wind_down` first."""
+        for watch in self.watchers:
+            watch.fail(Draining(_STOPPING))
+        self._is_watchable = False
 
     # -- questions -------------------------------------------------------------------------------------------
 
@@ -159,10 +187,11 @@ class Engine:
 
         Raises: as `view`, EngineError.
         """
-        self._commits.check()
+        # What is due is done before anything is shown, and needs room.
+        await self._commits.admit()
         now = self._clock.now()
-        self._tick(now)
         try:
+            self._tick(now)
             return view(self._machine, now)
         finally:
             await self._commits.durable()
@@ -172,7 +201,10 @@ class Engine:
         return Wait(self, command)
 
     def watch(self) -> Watch:
-        """Return a watch over everything that happens while it is entered."""
+        """Return a watch over everything that happens while it is entered. Raises: EngineError."""
+        self._commits.check()
+        if not self._is_watchable:
+            raise Draining(_STOPPING)
         return Watch(self.watchers)
 
     def status(self) -> EngineStatus:
@@ -221,6 +253,11 @@ class Engine:
 
     # --------------------------------------------------------------------------------------------------------
 
+    def _note_drain(self, reason: str) -> None:
+        outcome = DrainChanged(is_draining=bool(self._draining), reason=reason)
+        self._commits.note(Event(at=self._clock.now(), command=None, outcome=outcome))
+        self._commits.wake()
+
     def _note_untold(self, outcome: Granted | Refused) -> None:
         if isinstance(outcome, Granted) and not outcome.is_repeat:
             self._untold.add(grant_id(outcome.grant))
@@ -234,39 +271,50 @@ class Engine:
             self.keep_grant(outcome.grant)
 
     def _decide_unanswered(self, command: LeaveWait | ReturnGrant) -> None:
-        """Decide a command whose answer nobody waits for."""
+        """Decide a command whose answer nobody waits for, and which can't wait for room."""
         if self._commits.error is None:
             self._decide(command)
 
     async def _admit(self, command: Command) -> None:
         """Wait for room in the open batch. Raises: EngineError."""
         await self._commits.admit()
-        if (self.is_draining or self._is_stopping) and isinstance(command, _GRANTING):
-            raise Draining("the daemon is draining")
+        if self.is_draining and isinstance(command, _GRANTING):
+            raise Draining(_STOPPING if self._is_stopping else self._draining)
 
     def _decide(self, command: Command) -> Outcome:
         now = self._clock.now()
         self._tick(now)
         self._commands += 1
         self._commits.count_command()
-        try:
-            outcome = self._machine.apply(command, now)
-        except CommandError:
-            raise
-        except Exception as error:
-            # It may have changed half of what it was to change: what memory says is not to be committed.
-            self._commits.fail(error)
-            raise
+        return self._step(lambda: self._apply(command, now), now)
+
+    def _apply(self, command: Command, now: int) -> Outcome:
+        outcome = self._machine.apply(command, now)
         if self.watchers:
             self._commits.note(Event(at=now, command=command, outcome=outcome))
-        self._after_step(now)
         return outcome
 
     def _tick(self, now: int) -> None:
+        """Do what is due, as much of it as one step may, if the open batch has room."""
         due_at = self._machine.next_deadline()
-        if due_at is not None and due_at <= now:
-            self._machine.tick(now)
+        if due_at is not None and due_at <= now and not self._commits.is_full:
+            self._step(lambda: self._machine.tick(now), now)
+
+    def _step(self, step: Callable[[], Result], now: int) -> Result:
+        """Let the machine take a step, and see to what comes of it. Raises: CommandError.
+
+        A bug is raised, too, and nothing is committed any more: half of a step may be done, and what memory
+        says then must not become durable.
+        """
+        try:
+            result = step()
             self._after_step(now)
+        except CommandError:
+            raise
+        except Exception as error:
+            self._commits.fail(error)
+            raise
+        return result
 
     def _after_step(self, now: int) -> None:
         """Queue what is to be told, see that it is committed, and set the timer for what falls due next."""
@@ -276,9 +324,21 @@ class Engine:
                 self._untold.add(grant_id(notice.grant))
             self._commits.note(Event(at=now, command=None, outcome=notice))
         self._commits.wake()
+        self._arm(now)
+
+    def _arm(self, now: int) -> None:
+        """Set the timer for what falls due next."""
         at = self._machine.next_deadline()
-        if at is not None and (self._timer is None or at < self._timer_at):
+        if at is None or not self._has_timer or (self._timer is not None and at >= self._timer_at):
+            return
+        if self._commits.is_full:
+            # It waits for room: `_on_room`.
+            self._commits.wake()
+        else:
             self._set_timer(at, now)
+
+    def _on_room(self) -> None:
+        self._arm(self._clock.now())
 
     def _set_timer(self, at: int, now: int) -> None:
         if self._timer is not None:
@@ -291,8 +351,8 @@ class Engine:
         if self._commits.error is None:
             now = self._clock.now()
             try:
-                self._machine.tick(now)
-                self._after_step(now)
+                self._tick(now)
+                self._arm(now)
             except Exception as error:  # noqa: BLE001 - nobody asked, so nobody else would hear of it
                 self._commits.fail(error)
 
@@ -324,9 +384,10 @@ class Engine:
         self._tell_place(wait)
 
     def _tell_place(self, wait: Wait) -> None:
-        place = self._machine.place(wait.id, self._clock.now())
+        now = self._clock.now()
+        place = self._machine.place(wait.id, now)
         if place is not None:
-            wait.show(place)
+            wait.show(place, now)
 
     def _on_failure(self, error: StoreFailed) -> None:
         self._fail_waits(error)

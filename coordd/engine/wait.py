@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Protocol
 
 from coordd.core.commands import WaitableCommand
+from coordd.core.limits import SECOND
 from coordd.core.outcomes import Grant, Granted, Place, Reason, Refused
 from coordd.core.waiters import Waiter
 from coordd.engine.signal import Signal
@@ -51,6 +52,7 @@ class Wait:
         "_host",
         "_is_told",
         "_place",
+        "_shown_at",
         "_signal",
         "_told",
         "_waiter",
@@ -61,7 +63,9 @@ class Wait:
         self._host = host
         self._command = command
         self._signal = Signal()
+        # Where it stands, as of when (ns).
         self._place: Place | None = None
+        self._shown_at = 0
         self._told: Place | None = None
         self._final: Granted | Refused | Exception | None = None
         # Whether the last word was handed over.
@@ -94,10 +98,11 @@ class Wait:
 
     # -- the engine's end ------------------------------------------------------------------------------------
 
-    def show(self, place: Place) -> None:
-        """Show where the waiter stands, if that has changed."""
-        if self._place is None or _news(self._place) != _news(place):
+    def show(self, place: Place, now: int) -> None:
+        """Show where the waiter stands at `now` (ns), if that is news."""
+        if self._place is None or is_news_of(self._place, place, now - self._shown_at):
             self._place = place
+            self._shown_at = now
             self._signal.set()
 
     def finish(self, final: Granted | Refused | Exception, waiter: Waiter | None = None) -> None:
@@ -121,7 +126,22 @@ class Wait:
         raise self._final or StopAsyncIteration
 
 
-def _news(place: Place) -> tuple[int, Reason, str, str]:
-    """Return what of a place is worth a message when it changes: estimates shift with every breath."""
+def is_news_of(before: Place, after: Place, passed_ns: int) -> bool:
+    """Return whether a place is worth a message, `passed_ns` after the one that was told."""
+    return _stands(before) != _stands(after) or _has_moved(before.wait_ns, after.wait_ns, passed_ns)
+
+
+def _stands(place: Place) -> tuple[int, Reason, str, str]:
     blocked_by = place.blocked_by
     return (place.position, blocked_by.reason, blocked_by.subject, blocked_by.holder)
+
+
+def _has_moved(before_ns: int | None, after_ns: int | None, passed_ns: int) -> bool:
+    """Return whether an estimate differs by more than 1 s and a fifth from what time alone made of it.
+
+    Why so much: estimates shift with every breath, and each would be a message to every waiter.
+    """
+    if before_ns is None or after_ns is None:
+        return before_ns is not after_ns
+    expected_ns = max(0, before_ns - passed_ns)
+    return abs(after_ns - expected_ns) > max(SECOND, expected_ns // 5)

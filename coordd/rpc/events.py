@@ -10,7 +10,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from coordd.core import commands, outcomes, records
-from coordd.engine import Event
+from coordd.engine import DrainChanged, Event
 from coordd.rpc import messages
 from coordd.v1 import admin_pb2 as pb
 
@@ -230,6 +230,13 @@ def _updated(event: Any) -> Told:
     return Told(subject=pb.SUBJECT_SETTING, type=pb.EVENT_TYPE_UPDATED, name=outcome.subject)
 
 
+def _drain_changed(event: Any) -> Told:
+    outcome: DrainChanged = event.outcome
+    draining = f"draining: {outcome.reason}" if outcome.reason else "draining"
+    detail = draining if outcome.is_draining else "granting again"
+    return Told(subject=pb.SUBJECT_SETTING, type=pb.EVENT_TYPE_UPDATED, name="daemon", detail=detail)
+
+
 def _wait_granted(event: Any) -> Told:
     outcome: outcomes.WaitGranted = event.outcome
     return _about(outcome.grant, pb.EVENT_TYPE_GRANTED, "after a wait")
@@ -254,6 +261,7 @@ _TELL: Final[Mapping[type, Callable[[Any], Told | None]]] = {
     outcomes.GrantReturned: _grant_returned,
     outcomes.Forced: _forced,
     outcomes.Updated: _updated,
+    DrainChanged: _drain_changed,
     outcomes.WaitGranted: _wait_granted,
     outcomes.WaitRefused: _wait_refused,
     outcomes.Expired: _expired,

@@ -21,6 +21,14 @@ from coordd.v1 import admin_pb2, rate_limit_pb2
 _PROTO_SECONDS_MAX: Final = 315_576_000_000
 # Any more could be above 2**63 - 1, the largest integer that SQLite can compare with.
 _ID_DIGITS_MAX: Final = 18
+_UNITS: Final = (
+    ("d", limits.DAY),
+    ("h", limits.HOUR),
+    ("m", limits.MINUTE),
+    ("s", limits.SECOND),
+    ("ms", limits.MILLISECOND),
+    ("ns", 1),
+)
 _STATUS_CODE_MIN: Final = 100
 _STATUS_CODE_MAX: Final = 599
 
@@ -91,9 +99,17 @@ def duration_ns(field: str, value: Duration, ns_min: int, ns_max: int) -> int:
         message = f"{field} is not a valid Duration: nanos out of range or of another sign than seconds"
         raise InvalidArgument("INVALID_DURATION", message, field=field)
     if not ns_min <= ns <= ns_max:
-        message = f"{field} is not within {ns_min} ns..{ns_max} ns"
+        message = f"{field} is not within {_length(ns_min)}..{_length(ns_max)}"
         raise InvalidArgument("INVALID_DURATION", message, field=field, ns=ns, ns_min=ns_min, ns_max=ns_max)
     return ns
+
+
+def _length(ns: int) -> str:
+    """Return a length of time for people: a whole number of the largest unit; one day is 24h."""
+    if not ns:
+        return "0s"
+    unit, unit_ns = next((unit, size) for unit, size in _UNITS[ns <= limits.DAY :] if ns % size == 0)
+    return f"{ns // unit_ns}{unit}"
 
 
 def _is_well_formed(value: Duration) -> bool:

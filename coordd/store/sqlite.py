@@ -32,6 +32,7 @@ _BUSY_S: Final = 5.0
 # always catches up, and costs a batch about what its own rows do (25 us a row, for the index by item).
 _PRUNED_PER_BATCH_MIN: Final = 64
 _SQL: Final = resources.files("coordd.store") / "sql"
+_MARKS: Final = "meta"
 _LIVE_TABLES: Final = tuple(table for table in Table if table is not Table.ENGAGEMENTS)
 
 _Result = TypeVar("_Result")
@@ -65,6 +66,8 @@ class SqliteStore:
         self._owner: Owner | None = None
         self._writer: _Connection | None = None
         self._reader: _Connection | None = None
+        # Counting a long history takes most of a second; no other question waits behind it.
+        self._counter: _Connection | None = None
         self._puts: dict[Table, str] = {}
         self._deletes: dict[Table, str] = {}
         self._mark = _sql("mark.sql")
@@ -85,6 +88,7 @@ class SqliteStore:
             self._writer = await _connect(self._path, "rw")
             opened = await self._writer.run(lambda connection: self._start(connection, history_ns))
             self._reader = await _connect(self._path, "ro")
+            self._counter = await _connect(self._path, "ro")
         except (sqlite3.Error, OSError) as error:
             await self.close()
             raise Unusable(f"{self._path}: {_reason(error)}") from error
@@ -95,11 +99,11 @@ class SqliteStore:
 
     async def close(self) -> None:
         """See `Store.close`."""
-        # The reader first: the last one to close folds the log into the file, and the reader may not write.
-        reader, writer, owner = self._reader, self._writer, self._owner
-        self._reader = self._writer = self._owner = None
+        # The readers first: the last one to close folds the log into the file, and readers may not write.
+        connections, owner = (self._counter, self._reader, self._writer), self._owner
+        self._counter = self._reader = self._writer = self._owner = None
         try:
-            for connection in (reader, writer):
+            for connection in connections:
                 if connection is not None:
                     await connection.close()
         finally:
@@ -107,6 +111,7 @@ class SqliteStore:
                 owner.release()
 
     def _prepare(self) -> None:
+        _check_place(self._path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._owner = Owner(self._path)
         if self._path.exists():
@@ -179,31 +184,44 @@ class SqliteStore:
             "kinds": _json(kinds),
             "outcomes": _json(outcomes),
         }
-        rows = await self._query(self._latest_engagement, parameters)
+        rows = await _query(self._reader, self._latest_engagement, parameters)
         return _record(Engagement, rows[0]) if rows else None
 
     async def count_engagements(self, since: int, worker: str) -> Sequence[EngagementCount]:
         """See `Store.count_engagements`."""
-        rows = await self._query(self._count_engagements, {"since": since, "worker": worker})
+        rows = await _query(self._counter, self._count_engagements, {"since": since, "worker": worker})
         return [EngagementCount(kind=kind, outcome=outcome, count=count) for kind, outcome, count in rows]
 
     async def locks_page(self, after: int, size: int, worker: str) -> Sequence[Lock]:
         """See `Store.locks_page`."""
-        rows = await self._query(self._locks_page, {"after": after, "size": size, "worker": worker})
+        parameters: dict[str, str | int] = {"after": after, "size": size, "worker": worker}
+        rows = await _query(self._reader, self._locks_page, parameters)
         return [_record(Lock, row) for row in rows]
 
     async def reservations_page(self, after: int, size: int, worker: str, type: str) -> Sequence[Reservation]:
         """See `Store.reservations_page`."""
         parameters: dict[str, str | int] = {"after": after, "size": size, "worker": worker, "type": type}
-        rows = await self._query(self._reservations_page, parameters)
+        rows = await _query(self._reader, self._reservations_page, parameters)
         return [_record(Reservation, row) for row in rows]
 
-    async def _query(self, sql: str, parameters: Mapping[str, str | int]) -> list[Any]:
-        assert self._reader is not None, "query before open"  # noqa: S101
-        return await self._reader.run(lambda connection: connection.execute(sql, parameters).fetchall())
+
+async def _query(reader: _Connection | None, sql: str, parameters: Mapping[str, str | int]) -> list[Any]:
+    assert reader is not None, "query before open"  # noqa: S101
+    return await reader.run(lambda connection: connection.execute(sql, parameters).fetchall())
 
 
 # ---------------------------------------------------------------------- the file
+
+
+def _check_place(path: Path) -> None:
+    # What the system says of these ("File exists", "Not a directory") leaves open which name is wrong.
+    for directory in path.parents:
+        if directory.is_file():
+            raise Unusable(f"{path}: its directory {directory} is a file")
+    if path.is_dir():
+        raise Unusable(f"{path}: is a directory; it has to be a file")
+    if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
+        raise Unusable(f"{path}: is no regular file")
 
 
 def _create(path: Path) -> None:
@@ -239,11 +257,24 @@ def _check(path: Path, connection: sqlite3.Connection) -> None:
         return
     if (application := _pragma(connection, "application_id")) != APPLICATION_ID:
         raise Unusable(f"{path}: belongs to another application (application_id {application:#x})")
+    if not version:
+        raise Unusable(f"{path}: is corrupt: it has tables and no format")
     if version > newest:
         raise Unusable(f"{path}: has format {version}; this version of coordd knows formats up to {newest}")
+    # An older format may do without a table of the newest; a migration will make it.
+    present = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    missing = {_MARKS, *map(_name, Table)} - present
+    if missing and version == newest:
+        raise Unusable(f"{path}: is corrupt: it lacks the table {', '.join(sorted(missing))}")
+    if not connection.execute(f"SELECT count(*) FROM {_MARKS}").fetchone()[0]:  # noqa: S608
+        raise Unusable(f"{path}: is corrupt: the marks of the last batch are missing ({_MARKS} is empty)")
+    _check_tables(path, connection, [table for table in _LIVE_TABLES if _name(table) in present])
+
+
+def _check_tables(path: Path, connection: sqlite3.Connection, tables: Sequence[Table]) -> None:
     # The history is left out: it has no bound, hence its check has none, and no decision needs it whole.
     # What is checked is read right after anyway: at 10^6 locks 0.12 s more than the 1.5 s of reading them.
-    for table in _LIVE_TABLES:
+    for table in tables:
         verdict = connection.execute(f"PRAGMA quick_check({_name(table)})").fetchone()[0]
         if verdict != "ok":
             raise Unusable(f"{path}: is corrupt: {' '.join(verdict.split())}")

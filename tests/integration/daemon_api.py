@@ -168,11 +168,13 @@ class DaemonProcess:
         self.lines = lines
 
     @classmethod
-    async def start(cls, config: Path, preexec: Callable[[], None] | None = None) -> "DaemonProcess":
+    async def start(
+        cls, config: Path, preexec: Callable[[], None] | None = None, directory: Path | None = None
+    ) -> "DaemonProcess":
         """Start the daemon, with `preexec` done before within its process; return once it serves."""
-        process = await launch(config, preexec)
+        process = await launch(config, preexec, directory)
         assert process.stdout is not None
-        lines = [(await process.stdout.readline()).decode() for _ in range(2)]
+        lines = [(await process.stdout.readline()).decode() for _ in range(3)]
         if not lines[0].startswith("coordd serving on "):
             raise AssertionError((lines, (await process.communicate())[1].decode()))
         return cls(process, lines[0].split()[3], lines)
@@ -186,8 +188,10 @@ class DaemonProcess:
         return self.process.returncode, errors.decode()
 
 
-async def launch(config: Path, preexec: Callable[[], None] | None = None) -> asyncio.subprocess.Process:
-    """Start `coordd serve` with a configuration file."""
+async def launch(
+    config: Path, preexec: Callable[[], None] | None = None, directory: Path | None = None
+) -> asyncio.subprocess.Process:
+    """Start `coordd serve` with a configuration file, in `directory` if given."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("COORDD_")}
     return await asyncio.create_subprocess_exec(
         BIN / "coordd",
@@ -198,4 +202,5 @@ async def launch(config: Path, preexec: Callable[[], None] | None = None) -> asy
         stderr=asyncio.subprocess.PIPE,
         env=environment,
         preexec_fn=preexec,
+        cwd=directory,
     )

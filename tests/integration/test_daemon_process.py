@@ -25,10 +25,59 @@ async def ended(process: asyncio.subprocess.Process) -> tuple[int | None, str]:
 
 
 async def test_it_says_where_it_serves_and_how_to_try_it(process: DaemonProcess, tmp_path: Path) -> None:
-    serving, try_it = process.lines
+    serving, try_it, or_this = process.lines
     assert serving == f"coordd serving on {process.address} (data: {tmp_path}/data/coordd.db)\n"
     assert try_it.startswith("try: grpcurl -plaintext -d '{")
     assert process.address in try_it
+    assert or_this == f"try: coordctl --address {process.address} status\n"
+
+
+async def test_it_names_its_data_wherever_it_was_started(tmp_path: Path) -> None:
+    config = tmp_path / "coordd.toml"
+    config.write_text(CONFIG.format(address="127.0.0.1:0", path="data/coordd.db"))
+    process = await DaemonProcess.start(config, directory=tmp_path)
+    _, errors = await process.stop()
+    assert process.lines[0].endswith(f"(data: {tmp_path}/data/coordd.db)\n")
+    assert f"data={tmp_path}/data/coordd.db" in errors
+
+
+async def test_it_logs_what_it_has_recovered_and_how_long_it_waits_at_the_end(config: Path) -> None:
+    first = await DaemonProcess.start(config)
+    async with api_of(first) as channel:
+        api = Api(channel)
+        await api.lock()
+        await api.lock(item="another")
+        await api.reserve("slot")
+        await api.book()
+        stream = api.await_lock("w2", request_id="r")
+        assert (await stream.read()).HasField("queued")
+        stream.cancel()
+        await first.stop(signal.SIGKILL)
+    second = await DaemonProcess.start(config)
+    _, errors = await second.stop()
+    [serving] = [line for line in errors.splitlines() if "] serving " in line]
+    fields = serving.partition("] serving ")[2].split()
+    assert {f"address={second.address}", "locks=2", "reservations=1", "permits=0", "bookings=1"} <= {*fields}
+    assert "waiters=1" in fields
+    assert "stopping: waits up to 5 s for calls under way" in errors
+
+
+async def test_streams_end_saying_that_the_daemon_stops(process: DaemonProcess) -> None:
+    async with api_of(process) as channel:
+        api = Api(channel)
+        await api.lock("w1")
+        events = api.admin.WatchEvents(admin_pb2.WatchEventsRequest())
+        await events.initial_metadata()
+        stream = api.await_lock("w2", request_id="r")
+        assert (await stream.read()).HasField("queued")
+        process.process.send_signal(signal.SIGTERM)
+        for ending in (stream, events):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                async for _ in rest(ending):
+                    pass
+            assert failure(caught.value)[:2] == ("UNAVAILABLE", "DRAINING")
+            assert caught.value.details() == "the daemon is stopping"
+    assert (await process.stop())[0] == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -67,7 +116,8 @@ async def test_an_address_that_is_taken_is_refused_with_nothing_touched(
     code, errors = await ended(await launch(other))
     assert code == 5
     assert len(errors.splitlines()) == 1
-    assert f"can't listen on {process.address}: Address already in use" in errors
+    assert f"can't listen on {process.address}: Address already in use; is another coordd running" in errors
+    assert "COORDD_ADDRESS or [server] address changes it" in errors
     assert not (tmp_path / "other").exists()
 
 

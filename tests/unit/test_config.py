@@ -13,6 +13,8 @@ from coordd.core.limits import DAY, HOUR, MINUTE, SECOND
 from coordd.core.rules import LimitRule, PoolRule, TypeRule
 
 ROOT = Path(__file__).parents[2]
+# Those with a `min_interval` are gone.
+ONLY_ANALYSIS = "\n".join(f"kinds.{kind}.enabled = false" for kind in ("quote", "reply", "like"))
 
 
 @pytest.fixture
@@ -242,12 +244,30 @@ def test_bare_values_are_refused_with_a_hint(problems: Any, value: str) -> None:
             'store.history_retention = "1h"\nkinds = { quote.enabled = false, reply.enabled = false }',
             "kinds.like.min_interval: is longer than store.history_retention",
         ),
+        (
+            'store.history_retention = "2d"\nkinds.quote.min_interval = "3d"',
+            "kinds.quote.min_interval: is longer than store.history_retention, 2d: a restart would",
+        ),
+        (
+            f'store.history_retention = "2h"\n{ONLY_ANALYSIS}\nkinds.analysis.lock_delay = "3h"',
+            "kinds.analysis.lock_delay: is longer than store.history_retention, 2h: a restart would",
+        ),
+        (
+            f'store.history_retention = "2h"\n{ONLY_ANALYSIS}\nrequests.memory = "3h"',
+            "requests.memory: is longer than store.history_retention, 2h: a restart would",
+        ),
+        ('store.path = ""', "store.path: is empty; it names the data file"),
+        ('store.path = "a\\u0000b"', "store.path: has a NUL in it"),
+        ("store.path = 5", "store.path: "),
         ('kinds."a/b" = {}', "kinds.\"a/b\": a name is 1..64 bytes of printable text without '/'"),
         ('kinds."" = {}', 'kinds."": a name is'),
         (f"kinds.{'x' * 65} = {{}}", f"kinds.{'x' * 65}: a name is"),
         ('kinds."a\\nb" = {}', 'kinds."a\\nb": a name is'),
         ("pools.x = {}", "pools.x: needs either `capacity` or `windows`"),
-        ('pools.x = { capacity = 1, windows = { "1h" = 1 } }', "pools.x: needs either"),
+        (
+            'pools.x = { capacity = 1, windows = { "1h" = 1 } }',
+            "pools.x: `capacity` and `windows` exclude each other",
+        ),
         ('pools.x = { capacity = 1, use_within = "1s" }', "pools.x: `use_within` goes with `windows` only"),
         ("pools.x.capacity = 0", "pools.x.capacity: should be greater than or equal to 1; it is 0"),
         ("pools.x.capacity = 1_000_000_001", "pools.x.capacity: should be less than or equal to 1000000000"),
@@ -271,11 +291,11 @@ def test_bare_values_are_refused_with_a_hint(problems: Any, value: str) -> None:
         ('limits.x.windows = { "1h" = 0 }', "limits.x.windows.1h: should be greater than or equal to 1"),
         (
             'limits.x.windows = { "15m" = 10, "1h" = 5 }',
-            "limits.x.windows: the windows contradict each other: 5 in 3600 s is less than 10 in 900 s",
+            "limits.x.windows: the windows contradict each other: 5 in 1h is less than 10 in 15m",
         ),
         (
             'pools.x.windows = { "15m" = 10, "1h" = 41 }',
-            "pools.x.windows: the windows contradict each other: 41 in 3600 s can't be reached",
+            "pools.x.windows: the windows contradict each other: 41 in 1h can't be reached",
         ),
         ('aging.high = "1m"', "aging.high: 1m is not above medium's 1m"),
         ('aging.critical = "1m"', "aging.critical: 1m is not above high's 2m"),
@@ -305,6 +325,44 @@ def test_all_problems_are_told_one_a_line(problems: Any) -> None:
         "colour",
     ]
     assert not any("\n" in line for line in found)
+
+
+def test_a_wrong_table_hides_no_problem_of_its_neighbours(problems: Any) -> None:
+    found = problems("""
+        kinds.reply.ttl = 5
+        kinds.like.min_interval = "91d"
+        types.x.ttl = 5
+        types.y.pool = "nope"
+        types.z.pools = { a = "nope", b = "neither" }
+    """)
+    assert [line.split(":")[0] for line in found] == [
+        "kinds.reply.ttl",
+        "kinds.like.min_interval",
+        "types.x.ttl",
+        "types.y.pool",
+        "types.z.pools.a",
+        "types.z.pools.b",
+    ]
+
+
+def test_what_refers_to_a_wrong_table_is_not_judged(problems: Any) -> None:
+    found = problems("""
+        store = { path = "", history_retention = "200d" }
+        kinds.like.min_interval = "100d"
+    """)
+    assert [line.split(":")[0] for line in found] == ["store.path"]
+
+
+def test_a_kind_that_is_removed_needs_no_history(read: Any) -> None:
+    settings = read("""
+        store.history_retention = "1h"
+        [kinds]
+        quote.enabled = false
+        reply.enabled = false
+        like.enabled = false
+        analysis = { lock_delay = "1h" }
+    """)
+    assert list(settings.kinds) == ["analysis"]
 
 
 def test_a_pool_that_is_wrong_is_told_once(problems: Any) -> None:
@@ -359,6 +417,15 @@ def test_every_key_is_described() -> None:
         assert model.__doc__, name
         for key, field in model.model_fields.items():
             assert field.description, f"{name}.{key}"
+
+
+def test_the_address_s_description_warns_that_there_is_no_authentication() -> None:
+    description = (
+        section_model(Settings.model_fields["server"].annotation).model_fields["address"].description
+    )
+    assert description is not None
+    assert "no TLS" in description
+    assert "authentication" in description
 
 
 def test_the_documentation_is_fresh() -> None:

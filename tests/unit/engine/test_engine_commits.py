@@ -4,13 +4,13 @@ import asyncio
 from typing import Any
 
 import pytest
-from engine_rig import GatedStore, granted, lock, permit, release, running, turns
+from engine_rig import GatedStore, VirtualTime, granted, lock, permit, release, running, turns
 
 from coordd.core.commands import ReleaseLock, RenewLock
 from coordd.core.errors import CommandError, FailedPrecondition
-from coordd.core.limits import COMMANDS_PER_BATCH_MAX
+from coordd.core.limits import COMMANDS_PER_BATCH_MAX, DAY, DUE_PER_TICK_MAX, HOUR, RECORDS_PER_BATCH_MAX
 from coordd.core.outcomes import Granted, LockReleased, Reason, Refused
-from coordd.core.records import Table
+from coordd.core.records import Batch, Table
 from coordd.engine import Engine
 
 
@@ -238,3 +238,70 @@ async def test_status_counts_commits_and_commands(engine: Engine) -> None:
     assert status.commit_ns_mean is not None
     assert status.commit_ns_mean > 0
     assert status.uptime_ns > 0
+
+
+# What one step may add to a batch that was not full yet: every lease that ends is a lock less, an entry of
+# the history more and a hold time.
+_STEP = 3 * DUE_PER_TICK_MAX
+
+
+def _records(batch: Batch) -> int:
+    return sum(map(len, batch.puts.values())) + sum(map(len, batch.deletes.values()))
+
+
+async def _filled(engine: Engine, count: int, ttl_ns: int = HOUR) -> None:
+    await asyncio.gather(*(engine.submit(lock(f"item:{index}", ttl_ns=ttl_ns)) for index in range(count)))
+
+
+async def test_what_falls_due_waits_for_room_in_the_batch(store: GatedStore, time: VirtualTime) -> None:
+    count = 2 * RECORDS_PER_BATCH_MAX
+    async with running(store, clock=time.clock()) as engine:
+        await _filled(engine, count)
+        store.batches.clear()
+        store.hold()
+        time.pass_ns(HOUR)
+        engine._on_timer()
+        # Many times as many steps as it takes to end all of them.
+        await turns(count)
+        store.let_go()
+        while (await engine.read(lambda machine, _: machine.counts())).locks:
+            pass
+    ended = [row for batch in store.batches for row in batch.puts.get(Table.ENGAGEMENTS, ())]
+    assert len(ended) == count
+    assert max(map(_records, store.batches)) <= RECORDS_PER_BATCH_MAX + _STEP
+
+
+async def test_questions_and_leaving_streams_do_not_make_a_full_batch_fuller(
+    store: GatedStore, time: VirtualTime
+) -> None:
+    count = 2 * RECORDS_PER_BATCH_MAX
+    async with running(store, clock=time.clock()) as engine:
+        await _filled(engine, count)
+        waits = [engine.wait(lock("item:0", worker=f"w{index}", wait_ns=DAY)) for index in range(100)]
+        for wait in waits:
+            await anext(wait)
+        store.batches.clear()
+        store.hold()
+        time.pass_ns(HOUR)
+        reads = [asyncio.create_task(engine.read(lambda machine, _: machine.counts())) for _ in range(100)]
+        await turns()
+        for wait in waits:
+            await wait.__aexit__(None, None, None)
+        store.let_go()
+        await asyncio.gather(*reads)
+    assert max(map(_records, store.batches)) <= RECORDS_PER_BATCH_MAX + _STEP
+
+
+async def test_a_batch_of_many_records_admits_no_more(store: GatedStore, time: VirtualTime) -> None:
+    async with running(store, clock=time.clock()) as engine:
+        await _filled(engine, 2 * RECORDS_PER_BATCH_MAX)
+        store.hold()
+        time.pass_ns(HOUR)
+        engine._on_timer()
+        await turns(1_000)
+        before = engine.status().commands
+        late = asyncio.create_task(engine.submit(lock("late")))
+        await turns()
+        assert engine.status().commands == before
+        store.let_go()
+        assert isinstance(await late, Granted)

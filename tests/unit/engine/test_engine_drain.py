@@ -3,12 +3,26 @@
 import asyncio
 
 import pytest
-from engine_rig import RULES, GatedStore, Reader, granted, lock, permit, release, running, turns, waiting_lock
+from engine_rig import (
+    RULES,
+    GatedStore,
+    Reader,
+    VirtualTime,
+    granted,
+    lock,
+    permit,
+    release,
+    running,
+    turns,
+    waiting_lock,
+)
 
 from coordd.core.commands import RecordUsage, RenewLock, ReserveResource, ScheduleRequest
+from coordd.core.limits import HOUR, RECORDS_PER_BATCH_MAX
 from coordd.core.machine import Command
 from coordd.core.outcomes import Granted, LockReleased, Place, Renewed, UsageRecorded
 from coordd.engine import Draining, Engine, StoreFailed
+from coordd.store.protocol import CommitFailed
 
 
 @pytest.mark.parametrize(
@@ -50,8 +64,16 @@ async def test_every_wait_ends_with_the_reason(engine: Engine) -> None:
     reader = Reader(engine.wait(waiting_lock("w2")))
     await reader.told(lambda event: isinstance(event, Place))
     engine.drain("upgrade")
-    with pytest.raises(Draining, match="upgrade"):
+    with pytest.raises(Draining, match=r"^the daemon is draining: upgrade$"):
         await reader.task
+    with pytest.raises(Draining, match=r"^the daemon is draining: upgrade$"):
+        await engine.submit(lock(worker="w3"))
+
+
+async def test_without_a_reason_none_is_made_up(engine: Engine) -> None:
+    engine.drain("")
+    with pytest.raises(Draining, match=r"^the daemon is draining$"):
+        await engine.submit(lock())
 
 
 async def test_no_wait_begins(engine: Engine) -> None:
@@ -141,5 +163,72 @@ async def test_once_stopped_nothing_is_decided_and_nobody_hangs(engine: Engine) 
         await engine.read(lambda machine, _: machine.counts())
 
 
+async def test_stop_does_not_wait_for_all_that_is_due(store: GatedStore, time: VirtualTime) -> None:
+    count = 4 * RECORDS_PER_BATCH_MAX
+    async with running(store, clock=time.clock()) as engine:
+        await asyncio.gather(*(engine.submit(lock(f"item:{index}", ttl_ns=HOUR)) for index in range(count)))
+        store.batches.clear()
+        store.hold()
+        time.pass_ns(HOUR)
+        first = asyncio.create_task(engine.read(lambda machine, _: machine.counts()))
+        await turns()
+        engine._on_timer()
+        # The next batch fills up, and what is due waits for room.
+        await turns(1_000)
+        stopping = asyncio.create_task(engine.stop())
+        await turns()
+        store.let_go()
+        await stopping
+        await first
+    # What was under way, and what was open.
+    assert len(store.batches) <= 2
+
+
 async def test_an_engine_that_never_started_stops(store: GatedStore) -> None:
     await Engine(RULES, store).stop()
+
+
+async def test_winding_down_ends_every_wait_and_grants_nothing_more(engine: Engine) -> None:
+    held = await granted(engine, lock())
+    reader = Reader(engine.wait(waiting_lock("w2")))
+    await reader.told(lambda event: isinstance(event, Place))
+    engine.wind_down()
+    with pytest.raises(Draining, match=r"^the daemon is stopping$"):
+        await reader.task
+    with pytest.raises(Draining, match=r"^the daemon is stopping$"):
+        await engine.submit(lock(worker="w3"))
+    assert isinstance(await engine.submit(release(held)), LockReleased)
+    # Whatever an operator does meanwhile.
+    engine.undrain()
+    assert engine.is_draining
+    with pytest.raises(Draining, match=r"^the daemon is stopping$"):
+        await engine.submit(lock(worker="w3"))
+
+
+async def test_a_watch_ends_once_it_has_shown_what_happened(engine: Engine) -> None:
+    async with engine.watch() as watch:
+        held = await granted(engine, lock())
+        engine.wind_down()
+        await engine.submit(release(held))
+        engine.end_watches()
+        assert [type((await anext(watch)).outcome) for _ in range(2)] == [Granted, LockReleased]
+        with pytest.raises(Draining, match=r"^the daemon is stopping$"):
+            await anext(watch)
+    with pytest.raises(Draining):
+        engine.watch()
+
+
+async def test_winding_down_after_a_failure_says_what_failed(engine: Engine, store: GatedStore) -> None:
+    held = await granted(engine, lock())
+    reader = Reader(engine.wait(waiting_lock("w2")))
+    await reader.told(lambda event: isinstance(event, Place))
+    async with engine.watch() as watch:
+        store.error = CommitFailed("disk full")
+        with pytest.raises(StoreFailed):
+            await engine.submit(release(held))
+        engine.wind_down()
+        engine.end_watches()
+        with pytest.raises(StoreFailed):
+            await anext(watch)
+    with pytest.raises(StoreFailed):
+        await reader.task

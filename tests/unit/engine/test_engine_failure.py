@@ -4,9 +4,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from engine_rig import GatedStore, Reader, granted, lock, release, running, turns, waiting_lock
+from engine_rig import GatedStore, Reader, VirtualTime, granted, lock, release, running, turns, waiting_lock
 
-from coordd.core.limits import COMMANDS_PER_BATCH_MAX
+from coordd.core.limits import COMMANDS_PER_BATCH_MAX, MINUTE
 from coordd.core.outcomes import Place
 from coordd.engine import Engine, StoreFailed
 from coordd.store.protocol import CommitFailed
@@ -140,3 +140,36 @@ async def test_a_bug_in_what_falls_due_stops_the_daemon(
     # Due before its own commit is over, or after: either way nobody is left waiting.
     await asyncio.gather(granted(engine, lock(ttl_ns=1_000_000)), return_exceptions=True)
     assert "ZeroDivisionError" in str(await asyncio.wait_for(engine.failure(), 5))
+
+
+@pytest.mark.parametrize(("call", "what"), [("submit", "apply"), ("submit", "tick"), ("read", "tick")])
+async def test_a_bug_in_a_step_stops_the_daemon_and_its_caller_is_answered(
+    store: GatedStore, time: VirtualTime, call: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(store, clock=time.clock()) as engine:
+        await granted(engine, lock(ttl_ns=MINUTE))
+        real = getattr(engine._machine, what)
+
+        def broken(*arguments: Any) -> None:
+            real(*arguments)
+            raise ZeroDivisionError("half done")
+
+        monkeypatch.setattr(engine._machine, what, broken)
+        # What is due is found by whoever comes next, since this clock moves and the timer's does not.
+        time.pass_ns(MINUTE)
+        if call == "read":
+            await _assert_failed(engine.read(lambda machine, _: machine.counts()))
+        else:
+            await _assert_failed(engine.submit(lock("second")))
+        error = await asyncio.wait_for(engine.failure(), 5)
+        assert "ZeroDivisionError" in str(error)
+        # For the log: without its traceback nobody finds the bug.
+        assert isinstance(error.__cause__, ZeroDivisionError)
+    assert len(store.batches) == 1
+
+
+async def test_after_a_failure_no_watch_begins(engine: Engine, store: GatedStore) -> None:
+    store.error = CommitFailed("disk full")
+    await _assert_failed(engine.submit(lock()))
+    with pytest.raises(StoreFailed):
+        engine.watch()

@@ -1,7 +1,9 @@
 """Time: it never runs backwards, and what falls due happens by itself, once each, however far off."""
 
+import asyncio
 from typing import Any
 
+import pytest
 from engine_rig import (
     MemoryStore,
     Reader,
@@ -16,8 +18,9 @@ from engine_rig import (
 )
 
 from coordd.core.commands import RenewLock, ScheduleRequest
-from coordd.core.limits import DAY, DUE_PER_TICK_MAX, HOUR, MINUTE, SECOND
-from coordd.core.outcomes import Booked, Expired, Place, Reason
+from coordd.core.errors import FailedPrecondition
+from coordd.core.limits import COMMANDS_PER_BATCH_MAX, DAY, DUE_PER_TICK_MAX, HOUR, MINUTE, SECOND
+from coordd.core.outcomes import Booked, Expired, Granted, Place, Reason
 from coordd.core.records import Table
 from coordd.engine import Clock
 
@@ -114,6 +117,21 @@ def test_a_crowd_that_expires_at_once_is_done_in_several_steps(time: VirtualTime
             await turns()
             assert store.tables[Table.LOCKS] == {}
             assert len(store.tables[Table.ENGAGEMENTS]) == count
+
+    time.run(story())
+
+
+def test_what_is_due_happens_however_many_errors_fill_the_batch(time: VirtualTime) -> None:
+    async def story() -> None:
+        async with running(MemoryStore(), clock=time.clock()) as engine, engine.watch() as watch:
+            held = await granted(engine, lock(ttl_ns=MINUTE))
+            assert isinstance((await anext(watch)).outcome, Granted)
+            stale = RenewLock(item="tweet:1", worker="w1", token=held.grant.token - 1)  # type: ignore[union-attr]
+            for _ in range(COMMANDS_PER_BATCH_MAX):
+                with pytest.raises(FailedPrecondition):
+                    await engine.submit(stale)
+            async with asyncio.timeout(HOUR // SECOND):
+                assert isinstance((await anext(watch)).outcome, Expired)
 
     time.run(story())
 

@@ -6,12 +6,24 @@ from typing import Any
 
 import msgspec
 import pytest
-from engine_rig import GatedStore, Reader, granted, lock, release, running, turns, waiting_lock
+from engine_rig import (
+    GatedStore,
+    MemoryStore,
+    Reader,
+    VirtualTime,
+    granted,
+    lock,
+    release,
+    running,
+    turns,
+    waiting_lock,
+)
 
 from coordd.core.errors import InvalidArgument
-from coordd.core.limits import MILLISECOND
+from coordd.core.limits import HOUR, MILLISECOND, SECOND
 from coordd.core.outcomes import Granted, Place, Reason, Refused
 from coordd.engine import Engine
+from coordd.engine.wait import is_news_of
 
 
 def _is_place(position: int) -> Any:
@@ -306,3 +318,56 @@ async def test_everybody_is_told_in_turn_when_nothing_more_happens(
         await reader.told(_is_place(place))
     for reader in readers[1:]:
         await reader.gone()
+
+
+# -- estimates -----------------------------------------------------------------------------------------------
+
+
+def _place(wait_ns: int | None) -> Place:
+    blocked_by = Refused(reason=Reason.HELD, subject="tweet:1", holder="w1")
+    return Place(position=1, wait_ns=wait_ns, blocked_by=blocked_by, times_out_at=0)
+
+
+@pytest.mark.parametrize(
+    ("before", "passed", "after", "is_news"),
+    [
+        (None, 1, 7, True),
+        (None, 1, None, False),
+        (7, 1, None, True),
+        (60, 10, 50, False),
+        (60, 10, 60, False),
+        (60, 10, 61, True),
+        (60, 10, 39, True),
+        (2, 1, 2, False),
+        (2, 1, 2.5, True),
+        # Overdue: what was told is over, and still it goes on.
+        (10, 15, 0, False),
+        (10, 15, 2, True),
+    ],
+)
+def test_an_estimate_is_told_when_it_has_moved(
+    before: float | None, passed: float, after: float | None, *, is_news: bool
+) -> None:
+    old, new = (_place(None if s is None else round(s * SECOND)) for s in (before, after))
+    assert is_news_of(old, new, round(passed * SECOND)) == is_news
+
+
+def test_the_first_estimate_is_told_and_what_time_alone_does_is_not(time: VirtualTime) -> None:
+    async def story() -> None:
+        async with running(MemoryStore(), clock=time.clock()) as engine:
+            other = await granted(engine, lock("tweet:2", ttl_ns=HOUR))
+            await asyncio.sleep(60)
+            await granted(engine, lock(ttl_ns=HOUR))
+            reader = Reader(engine.wait(waiting_lock("w2")))
+            assert (await reader.told(_is_place(1))).wait_ns is None
+            await engine.submit(release(other))
+            told = await reader.told(lambda event: event.wait_ns is not None)
+            assert 59 * SECOND < told.wait_ns <= 61 * SECOND
+            for _ in range(100):
+                await asyncio.sleep(0.1)
+                # A step, so that places are looked at again.
+                await engine.submit(lock("tweet:3"))
+            assert len(reader.events) == 2
+            await reader.gone()
+
+    time.run(story())

@@ -1,6 +1,7 @@
 """Checks of form: each bound from both sides, with its documented reason, none echoing what it refuses."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -237,3 +238,18 @@ def test_a_page_token_that_is_not_this_lists_is_refused(token: str) -> None:
 def test_names_are_listed_once() -> None:
     assert fields.names("kinds", ["reply", "like", "reply"]) == ("reply", "like")
     refused("INVALID_ID", fields.names, "kinds", ["reply", ""])
+
+
+@pytest.mark.parametrize(
+    ("check", "bounds"),
+    [
+        (lambda: fields.ttl_ns(engagement_pb2.RequestLockRequest(ttl=Duration(nanos=1))), "100ms..24h"),
+        (lambda: fields.duration_ns("x", Duration(seconds=-1), 0, 1), "0s..1ns"),
+        (lambda: fields.duration_ns("x", Duration(), 1_500, 31 * limits.DAY), "1500ns..31d"),
+        (lambda: fields.duration_ns("x", Duration(), 90 * limits.SECOND, 3 * limits.HOUR), "90s..3h"),
+    ],
+)
+def test_bounds_of_a_duration_are_for_people(check: Callable[[], object], bounds: str) -> None:
+    with pytest.raises(InvalidArgument, match=rf" is not within {re.escape(bounds)}$") as caught:
+        check()
+    assert caught.value.metadata["ns_max"].isdecimal()

@@ -182,7 +182,6 @@ def limit_view(used: int) -> LimitView:
         bookings=5,
         active_workers=6,
         violations=7,
-        remaining=max(0, 1000 - used),
         is_overridden=True,
     )
 

@@ -5,6 +5,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from offline import Offline, error_info
 
+from coordd.store.protocol import CommitFailed
 from coordd.v1 import admin_pb2, common_pb2, engagement_pb2, rate_limit_pb2, reservation_pb2
 
 
@@ -156,4 +157,41 @@ def test_events_are_told_to_those_who_watch(offline: Offline) -> None:
     granted, released = stream.take_response(), stream.take_response()
     assert (granted.type, granted.id) == (admin_pb2.EVENT_TYPE_GRANTED, lock.fencing_token)
     assert (released.type, released.detail) == (admin_pb2.EVENT_TYPE_RELEASED, "failure")
+    stream.cancel()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        engagement_pb2.ListLocksRequest(),
+        engagement_pb2.GetLockRequest(item="i"),
+        engagement_pb2.HasRecentEngagementRequest(item="i"),
+        engagement_pb2.GetEngagementStatsRequest(),
+        reservation_pb2.ListReservationsRequest(),
+        reservation_pb2.CheckAvailabilityRequest(type="slot"),
+        rate_limit_pb2.GetRemainingCapacityRequest(endpoint="post"),
+        rate_limit_pb2.GetSystemStatusRequest(),
+        admin_pb2.GetStatusRequest(),
+        admin_pb2.ListPoolsRequest(),
+        admin_pb2.ListLimitsRequest(),
+    ],
+    ids=lambda request: type(request).__name__,
+)
+def test_no_question_is_answered_once_the_store_has_failed(offline: Offline, request_: object) -> None:
+    async def fail() -> None:
+        offline.engine._commits.fail(CommitFailed("disk full"))
+
+    offline.run(fail())
+    assert offline.refuse(request_)[:2] == (grpc.StatusCode.UNAVAILABLE, "STORE_FAILED")
+
+
+def test_a_drain_is_told_to_those_who_watch(offline: Offline) -> None:
+    stream = offline.stream(admin_pb2.WatchEventsRequest(subjects=[admin_pb2.SUBJECT_SETTING]))
+    stream.initial_metadata()
+    offline.ask(admin_pb2.DrainRequest(reason="upgrade"))
+    offline.ask(admin_pb2.DrainRequest(undo=True))
+    offline.ask(admin_pb2.DrainRequest())
+    events = [stream.take_response() for _ in range(3)]
+    assert {(event.type, event.name) for event in events} == {(admin_pb2.EVENT_TYPE_UPDATED, "daemon")}
+    assert [event.detail for event in events] == ["draining: upgrade", "granting again", "draining"]
     stream.cancel()

@@ -1,4 +1,4 @@
-"""A wait's stream: a grant that was not handed over is nobody's, and one that was stays with whom it was for."""
+"""A wait's stream: a grant that was not handed over is nobody's; one that was stays with whom it was for."""
 
 import asyncio
 from collections.abc import AsyncIterator

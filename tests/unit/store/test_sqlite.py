@@ -219,6 +219,21 @@ async def test_counts(store: SqliteStore) -> None:
     assert await store.count_engagements(6, "") == []
 
 
+async def test_a_long_count_holds_up_no_other_question(store: SqliteStore) -> None:
+    await store.commit(batch(1, {Table.ENGAGEMENTS: [engagement(3).row()]}))
+    # Seconds of counting: on one connection with it the answer would come after it.
+    store._count_engagements = """
+        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 5000000)
+        SELECT 'reply', 1, count(*) FROM n WHERE :since = 0 AND :worker = ''
+    """
+    counting = asyncio.create_task(store.count_engagements(0, ""))
+    await asyncio.sleep(0)  # it is on its way to the thread now
+    latest = await store.latest_engagement("tweet:1", 0, [], [1])
+    assert latest == engagement(3)
+    assert not counting.done()
+    assert await counting == [EngagementCount(kind="reply", outcome=1, count=5_000_000)]
+
+
 # ---------------------------------------------------------------------- pages
 
 

@@ -2,6 +2,8 @@
 # A test has its event loop for itself, so it may block it.
 # ruff: noqa: ASYNC221, ASYNC240
 
+import asyncio
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -110,16 +112,27 @@ async def test_odd_names_are_names(tmp_path: Path) -> None:
     assert path.stat().st_size > 0
 
 
-async def test_a_file_where_a_directory_should_be(tmp_path: Path) -> None:
+@pytest.mark.parametrize("below", ["coordd.db", "a/b/coordd.db"])
+async def test_a_file_where_a_directory_should_be(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(Unusable, match=r"Not a directory|File exists"):
-        await SqliteStore(tmp_path / "file" / "coordd.db").open(HISTORY_NS)
+    path = tmp_path / "file" / below
+    with pytest.raises(Unusable) as refusal:
+        await SqliteStore(path).open(HISTORY_NS)
+    assert str(refusal.value) == f"{path}: its directory {tmp_path / 'file'} is a file"
 
 
 async def test_a_directory_where_a_file_should_be(path: Path) -> None:
     path.mkdir()
-    with pytest.raises(Unusable, match="Is a directory"):
+    with pytest.raises(Unusable) as refusal:
         await SqliteStore(path).open(HISTORY_NS)
+    assert str(refusal.value) == f"{path}: is a directory; it has to be a file"
+    assert list(path.parent.iterdir()) == [path]
+
+
+async def test_a_pipe_where_a_file_should_be(path: Path) -> None:
+    os.mkfifo(path)
+    with pytest.raises(Unusable, match="is no regular file"):
+        await asyncio.wait_for(SqliteStore(path).open(HISTORY_NS), 10)
 
 
 # ---------------------------------------------------------------------- refused files
@@ -192,6 +205,24 @@ async def test_a_corrupt_file(path: Path, damage: Callable[[Path], None]) -> Non
     damage(path)
     reason = await refused(path)
     assert "is corrupt: " in reason or "SQLITE_CORRUPT" in reason
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("DELETE FROM meta;", "is corrupt: the marks of the last batch are missing (meta is empty)"),
+        ("DROP TABLE meta;", "is corrupt: it lacks the table engagements, meta"),
+        ("DROP TABLE locks;", "is corrupt: it lacks the table engagements, locks"),
+        ("PRAGMA user_version = 0;", "is corrupt: it has tables and no format"),
+    ],
+    ids=["marks", "meta", "locks", "format"],
+)
+@pytest.mark.parametrize("journal", ["delete", "wal"])
+async def test_a_sound_file_that_lacks_something(path: Path, script: str, reason: str, journal: str) -> None:
+    await fill(path)
+    drop = "DROP TABLE engagements;" if "table engagements" in reason else ""
+    run_sql(path, f"PRAGMA journal_mode = {journal}; {script} {drop}")
+    assert await refused(path) == reason
 
 
 async def test_a_log_without_its_file(path: Path) -> None:

@@ -1,0 +1,107 @@
+"""The settings as text for people: every one that holds, and which of them differ from the defaults.
+
+Must not know: what the settings mean. A new key shows up by itself.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from coordd.config import Length, PoolSettings, Settings, format_length, section_model
+
+__all__ = ["settings_lines"]
+
+_MARK: Final = " *"
+_NONE: Final = "-"
+
+
+def settings_lines(settings: Settings) -> Iterator[str]:
+    """Yield the lines: a block for each section, ` *` behind what differs from the default."""
+    # Not `load`: the environment is a difference, too.
+    defaults = Settings()
+    for name, field in Settings.model_fields.items():
+        table, default = getattr(settings, name), getattr(defaults, name)
+        if isinstance(table, BaseModel):
+            yield from _aligned([[f"[{name}]"], *_pairs(_texts(table), _texts(default))])
+        else:
+            yield from _aligned(list(_rows(name, section_model(field.annotation), table, default)))
+        yield ""
+    yield "* differs from the default"
+
+
+def _pairs(texts: Mapping[str, str], defaults: Mapping[str, str]) -> Iterator[list[str]]:
+    for key, text in texts.items():
+        yield [f"  {key}", _marked(text, defaults[key])]
+
+
+def _rows(
+    section: str,
+    model: type[BaseModel],
+    tables: Mapping[str, BaseModel],
+    defaults: Mapping[str, BaseModel],
+) -> Iterator[list[str]]:
+    columns = [field.alias or key for key, field in model.model_fields.items() if key != "enabled"]
+    yield [f"[{section}]", *(columns if tables else [])]
+    for name, table in tables.items():
+        default = _texts(defaults[name] if name in defaults else _fresh(table))
+        cells = (_marked(text, default[key]) for key, text in _texts(table).items())
+        yield [f"  {name}" if name in defaults else f"  {name}{_MARK}", *cells]
+    for name in defaults:
+        if name not in tables:
+            yield [f"  {name}{_MARK}", "removed"]
+    if not tables and not defaults:
+        yield ["  none"]
+
+
+def _fresh(table: BaseModel) -> BaseModel:
+    """Return what `table` would be with no more in it than is required."""
+    required = {
+        key: getattr(table, key) for key, field in type(table).model_fields.items() if field.is_required()
+    }
+    return type(table).model_construct(**required)
+
+
+def _texts(table: BaseModel) -> dict[str, str]:
+    fields = type(table).model_fields.items()
+    texts = {
+        field.alias or key: _text(
+            getattr(table, key), is_length=any(isinstance(mark, Length) for mark in field.metadata)
+        )
+        for key, field in fields
+        if key != "enabled"
+    }
+    if isinstance(table, PoolSettings) and not table.windows:
+        texts["use_within"] = _NONE
+    return texts
+
+
+def _text(value: Any, *, is_length: bool) -> str:
+    if is_length:
+        return format_length(value)
+    if isinstance(value, dict):
+        return ", ".join(_entry(key, inner) for key, inner in value.items()) or _NONE
+    # A capacity of 0 is none; a quality of 0.0 is one.
+    is_none = value is None or value == "" or (isinstance(value, int) and value == 0)
+    return _NONE if is_none else str(value)
+
+
+def _entry(key: int | str, value: int | str) -> str:
+    # A window, or a pool by the id that draws on it.
+    return f"{value}/{format_length(key)}" if isinstance(key, int) else f"{key}: {value}"
+
+
+def _marked(text: str, default: str) -> str:
+    return text if text == default else text + _MARK
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    # The last cell of a row takes no part: nothing stands behind it, and lists of pools are long.
+    widths: dict[int, int] = {}
+    for row in rows:
+        for column, cell in enumerate(row[:-1]):
+            widths[column] = max(widths.get(column, 0), len(cell))
+    for row in rows:
+        yield "  ".join(
+            cell if column == len(row) - 1 else cell.ljust(widths[column]) for column, cell in enumerate(row)
+        )
