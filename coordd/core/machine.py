@@ -305,6 +305,16 @@ class Machine:
         """Return whether a reservation would be made now, and how long it would wait if not."""
         return self._reservations.availability(command, self._waits.rank(command.priority, 0.0, now), now)
 
+    def locks(self, tokens: Iterable[int]) -> list[Lock]:
+        """Return those locks of the given tokens that are live, as they stand now."""
+        live = map(self._ledger.live.get, tokens)
+        return [lock for lock in live if isinstance(lock, Lock)]
+
+    def reservations(self, ids: Iterable[int]) -> list[Reservation]:
+        """Return those reservations of the given ids that are live, as they stand now."""
+        live = map(self._ledger.live.get, ids)
+        return [reservation for reservation in live if isinstance(reservation, Reservation)]
+
     def limit(self, endpoint: str, now: int) -> LimitView:
         """Return an endpoint's limit. Raises: InvalidArgument (UNKNOWN_ENDPOINT)."""
         return self._rate_limits.view(self._rate_limits.limit(endpoint), now)

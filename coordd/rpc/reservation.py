@@ -78,13 +78,14 @@ class ReservationServicer(reservation_pb2_grpc.ReservationServiceServicer):
         after = fields.after_id(_RESERVATIONS, request.page_token)
         worker = fields.worker_filter(request.worker)
         type_name = fields.name_filter("type", request.type)
-        # Answered from the store alone, but only while the daemon answers at all.
-        await self._engine.read(lambda *_: None)
         # One more than asked for tells whether this page is the last.
         reservations = await self._engine.store.reservations_page(after, size + 1, worker, type_name)
-        page, now = reservations[:size], self._engine.now()
+        page = reservations[:size]
+        # As with locks: the order is the store's, how they stand is the machine's to say.
+        live = await self._engine.read(lambda machine, _: machine.reservations(held.id for held in page))
+        now = self._engine.now()
         return pb.ListReservationsResponse(
-            reservations=[messages.reservation(reservation, now) for reservation in page],
+            reservations=[messages.reservation(reservation, now) for reservation in live],
             next_page_token=fields.page_token(_RESERVATIONS, page[-1].id) if len(reservations) > size else "",
         )
 

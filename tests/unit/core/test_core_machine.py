@@ -228,3 +228,13 @@ def test_views_change_nothing(desk: Desk) -> None:
     desk.machine.allocation("search", "w1", desk.now)
     desk.machine.availability(ReserveResource(type="db", worker="w1"), desk.now)
     assert desk.machine.digest() == before
+
+
+def test_what_is_live_is_shown_as_it_stands_after_a_restart(desk: Desk) -> None:
+    lock, reservation, permit = desk.lock(), desk.reserve(), desk.permit()
+    ids = [lock.token, reservation.id, permit.id, 1]
+    desk.commit()
+    desk.restart(down_ns=MINUTE)
+    grace_ns = desk.machine.rules.recovery_grace_ns
+    assert [held.expires_at for held in desk.machine.locks(ids)] == [desk.now + grace_ns]
+    assert [held.expires_at for held in desk.machine.reservations(ids)] == [desk.now + grace_ns]
