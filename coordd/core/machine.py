@@ -68,6 +68,7 @@ from coordd.core.rules import Rules
 from coordd.core.views import AllocationView, AvailabilityView, Counts, ItemView, LimitView, PoolView
 from coordd.core.waiters import ReturnGrant, Waiter
 from coordd.core.waits import Waits, Wake
+from coordd.core.windows import left_at
 
 Command = (
     RequestLock
@@ -250,7 +251,13 @@ class Machine:
         cells = sorted((Cell(*row) for row in rows), key=Cell.key)  # type: ignore[arg-type]
         for name, of_name in groupby(cells, key=lambda cell: cell.limit):
             windows = self._overrides.windows(name)
-            for gone in windows.load(of_name) if windows is not None else of_name:
+            if windows is not None:
+                dropped = windows.load(of_name)
+            else:
+                # Left in the store until they have left their window: the configuration may know them again
+                # at the next start, and upstream has counted them all the while.
+                dropped = [cell for cell in of_name if left_at(cell) <= self._now]
+            for gone in dropped:
                 gone.count = 0
                 self._ledger.changes.cells[gone] = None
 

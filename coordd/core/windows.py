@@ -306,5 +306,10 @@ class Windows:
         return [cell for gone in stored.values() for cell in gone]
 
 
+def left_at(cell: Cell) -> int:
+    """Return when a stored cell has left its window, whether that is still configured or not."""
+    return (cell.bucket + 1 + BUCKETS_PER_WINDOW) * -(-cell.window_ns // BUCKETS_PER_WINDOW)
+
+
 def _ends_at(cell: Cell) -> int:
     return (cell.bucket + 1) * -(-cell.window_ns // BUCKETS_PER_WINDOW) - 1

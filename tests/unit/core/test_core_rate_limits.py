@@ -393,7 +393,14 @@ def test_what_is_left_of_an_endpoint_that_is_configured_no_longer_is_dropped(des
     desk.book("search")
     desk.restart(rules_of(limits={}))
     desk.commit()
-    assert not any(desk.rows[table] for table in (Table.PERMITS, Table.BOOKINGS, Table.CELLS))
+    assert not any(desk.rows[table] for table in (Table.PERMITS, Table.BOOKINGS))
+
+
+def test_charges_are_known_again_when_an_endpoint_that_was_gone_comes_back(desk: Desk) -> None:
+    desk.permit("one")
+    desk.restart(rules_of(limits={}))
+    desk.restart(rules_of())
+    assert desk.refused(wanted("one", "w2")).reason is Reason.WINDOW_FULL
 
 
 def test_429_that_is_reported_late_is_counted_all_the_same(desk: Desk) -> None:
