@@ -252,7 +252,7 @@ class Machine:
         for name, of_name in groupby(cells, key=lambda cell: cell.limit):
             windows = self._overrides.windows(name)
             if windows is not None:
-                dropped = windows.load(of_name)
+                dropped = windows.load(of_name, self._now)
             else:
                 # Left in the store until they have left their window: the configuration may know them again
                 # at the next start, and upstream has counted them all the while.

@@ -99,6 +99,10 @@ class Window:
         while self._buckets and self._buckets.peekitem(0)[0] < oldest:
             self._drop(self._buckets.popitem(0)[1])
 
+    def is_live(self, at: int, now: int) -> bool:
+        """Whether a charge made at `at` still counts at `now`."""
+        return at // self.width_ns >= now // self.width_ns - BUCKETS_PER_WINDOW
+
     def book(self, booking: Booking) -> None:
         """Hold room for a booking from its time until its last use has left. Cost: O(bookings)."""
         for step in self._steps_of(booking):
@@ -285,7 +289,7 @@ class Windows:
         for window in self.of:
             window.unbook(booking)
 
-    def load(self, cells: Iterable[Cell]) -> list[Cell]:
+    def load(self, cells: Iterable[Cell], now: int) -> list[Cell]:
         """Take stored cells in; return those of windows that are no more.
 
         A window that is new, or of a new length, begins with what the longest of the old ones knows: else it
@@ -300,7 +304,8 @@ class Windows:
             if window.length_ns in stored:
                 for cell in stored.pop(window.length_ns):
                     window.load(cell)
-            else:
+            elif any(window.is_live(_begins_at(cell), now) for cell in known):
+                # It would know of that call, had it been there: so it is new.
                 for cell in known:
                     window.charge(cell.worker, cell.count, _ends_at(cell))
         return [cell for gone in stored.values() for cell in gone]
@@ -313,3 +318,7 @@ def left_at(cell: Cell) -> int:
 
 def _ends_at(cell: Cell) -> int:
     return (cell.bucket + 1) * -(-cell.window_ns // BUCKETS_PER_WINDOW) - 1
+
+
+def _begins_at(cell: Cell) -> int:
+    return cell.bucket * -(-cell.window_ns // BUCKETS_PER_WINDOW)

@@ -87,3 +87,13 @@ def test_after_a_restart_those_who_wait_for_permits_keep_their_place() -> None:
     place = desk.machine.place(next(iter(desk.machine._waits.waiters)), desk.now)
     assert place is not None
     assert place.blocked_by.reason is Reason.WINDOW_FULL
+
+
+def test_window_that_is_not_new_is_not_told_again_what_has_left_it() -> None:
+    desk = Desk(rules_of(limits=limits({100 * SECOND: 3, 500_000 * SECOND: 6})))
+    desk.report(desk.permit())
+    # It has left the short window; the bucket of the long one that knows of it ends only later.
+    desk.advance(101 * SECOND)
+    desk.machine.limit("search", desk.now)
+    desk.restart()
+    assert [window.used for window in desk.machine.limit("search", desk.now).windows] == [0, 1]
