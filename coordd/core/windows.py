@@ -56,7 +56,7 @@ class Window:
     def __init__(self, name: str, length_ns: int, limit: int, changed: dict[Cell, None]) -> None:
         self.length_ns = length_ns
         self.limit = limit
-        self.width_ns = -(-length_ns // BUCKETS_PER_WINDOW)
+        self.width_ns = _width_ns(length_ns)
         self.used = 0
         # The instant at which the next bucket leaves the window, if there is one then.
         self.rolls_at = 0
@@ -313,12 +313,17 @@ class Windows:
 
 def left_at(cell: Cell) -> int:
     """Return when a stored cell has left its window, whether that is still configured or not."""
-    return (cell.bucket + 1 + BUCKETS_PER_WINDOW) * -(-cell.window_ns // BUCKETS_PER_WINDOW)
+    return (cell.bucket + 1 + BUCKETS_PER_WINDOW) * _width_ns(cell.window_ns)
 
 
 def _ends_at(cell: Cell) -> int:
-    return (cell.bucket + 1) * -(-cell.window_ns // BUCKETS_PER_WINDOW) - 1
+    return (cell.bucket + 1) * _width_ns(cell.window_ns) - 1
 
 
 def _begins_at(cell: Cell) -> int:
-    return cell.bucket * -(-cell.window_ns // BUCKETS_PER_WINDOW)
+    return cell.bucket * _width_ns(cell.window_ns)
+
+
+def _width_ns(length_ns: int) -> int:
+    # Rounded up: a bucket too wide refuses early, one too narrow would forget a call.
+    return -(-length_ns // BUCKETS_PER_WINDOW)
