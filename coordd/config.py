@@ -39,6 +39,8 @@ from coordd.core.limits import (
     MINUTE,
     NAME_BYTES_MAX,
     SECOND,
+    SESSION_TTL_NS_MAX,
+    SESSION_TTL_NS_MIN,
     TTL_NS_MAX,
     TTL_NS_MIN,
     UNITS_MAX,
@@ -49,10 +51,14 @@ from coordd.core.limits import (
     WINDOWS_PER_LIMIT_MAX,
 )
 from coordd.core.rules import (
+    BORROW,
     CRITICAL,
+    DENY,
+    ESCALATE,
     HIGH,
     LOW,
     MEDIUM,
+    WAIT,
     KindRule,
     LimitRule,
     PoolRule,
@@ -68,6 +74,7 @@ __all__ = [
     "ENVIRONMENT",
     "AgingSettings",
     "ConfigError",
+    "EscalationSettings",
     "KindSettings",
     "Length",
     "LimitSettings",
@@ -78,11 +85,14 @@ __all__ = [
     "RequestSettings",
     "SchedulingSettings",
     "ServerSettings",
+    "SessionSettings",
     "Settings",
+    "SharingSettings",
     "Shown",
     "StoreSettings",
     "TypeSettings",
     "WaitSettings",
+    "WorkerSettings",
     "format_length",
     "load",
     "parse_length",
@@ -117,6 +127,11 @@ DEFAULT_TYPES: Final[dict[str, dict[str, Any]]] = {
     "cpu": {},
     "storage": {},
 }
+
+_PRIORITIES: Final = {"low": LOW, "medium": MEDIUM, "high": HIGH, "critical": CRITICAL}
+_ON_CONFLICT: Final = {"wait": WAIT, "deny": DENY, "escalate": ESCALATE}
+# As in the protos.
+_DECISIONS: Final = {"grant": 1, "deny": 2, "preempt": 3, "wait": 4}
 
 _UNITS: Final = {
     "d": DAY,
@@ -270,6 +285,43 @@ Windows = Annotated[
 ]
 
 
+def _check_headroom(headroom: dict["HeadroomClass", float]) -> dict["HeadroomClass", float]:
+    if sum(headroom.values()) >= 1:
+        raise ValueError("keeps everything: its parts add up to 1 or more")
+    return headroom
+
+
+Interval = Annotated[int, Length(0, HISTORY_NS_MAX)]
+HeadroomClass = Literal["medium", "high", "critical"]
+Headroom = Annotated[
+    dict[HeadroomClass, Annotated[float, Field(ge=0, lt=1)]],
+    AfterValidator(_check_headroom),
+    Shown("class = part", "0 .. below 1, in all below 1"),
+]
+Allocation = Literal["priority", "fair"]
+Share = Literal["equal", "proportional", "dynamic"]
+OnConflict = Literal["wait", "deny", "escalate"]
+
+_ALLOCATION: Final = (
+    "`priority`: by class and time of waiting. `fair`: among workers of the same class the next grant "
+    "goes to the one that has the smallest share."
+)
+_SHARE: Final = (
+    "With `fair`: `equal` parts, `proportional` to the workers' weights, or `dynamic`, which also weighs "
+    "how urgent a worker's requests are."
+)
+_HEADROOM: Final = "Parts that only this class and those above may take, for instance `{ critical = 0.05 }`."
+_ON_CONFLICT_TEXT: Final = (
+    "What becomes of a request that conflicts with a holder and does not say: it waits, is refused, or waits "
+    "while a coordination worker is asked."
+)
+_ESCALATE_AFTER: Final = "A coordination worker is asked about a wait that lasts so long. `0s`: never."
+
+
+def _priorities(headroom: Mapping[HeadroomClass, float]) -> dict[int, float]:
+    return {_PRIORITIES[name]: part for name, part in headroom.items()}
+
+
 # ---------------------------------------------------------------------- sections
 
 
@@ -334,6 +386,10 @@ class LockSettings(_Section):
         "item",
         description="`item`: one holder per item. `item_and_kind`: one per item and kind of engagement.",
     )
+    memory_ns: Annotated[int, Length(0, 31 * DAY)] = Field(
+        24 * HOUR,
+        description="How far back a bundle's condition `not_engaged` may look; so much history is in memory.",
+    )
 
 
 class KindSettings(_Section):
@@ -348,6 +404,18 @@ class KindSettings(_Section):
         0,
         description="How soon an item may be engaged again; `0s`: at once. Of the built-in kinds see below.",
     )
+    min_interval_after: dict[Name, Interval] = Field(
+        {}, description="How soon after an engagement of another kind this one may follow: kind -> length."
+    )
+    quality_discount: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="After a success an interval is shortened by quality x this: at 0.5 a request of "
+        "quality 1 waits half as long.",
+    )
+    on_conflict: OnConflict = Field("wait", description=_ON_CONFLICT_TEXT)
+    escalate_after_ns: Annotated[int, Length(0, WAIT_NS_MAX)] = Field(0, description=_ESCALATE_AFTER)
     bypass_quality: float | None = Field(
         None,
         ge=0,
@@ -362,7 +430,11 @@ class KindSettings(_Section):
             ttl_ns=self.ttl_ns,
             lock_delay_ns=self.lock_delay_ns,
             min_interval_ns=self.min_interval_ns,
+            min_interval_after_ns=self.min_interval_after,
             bypass_quality=KindRule().bypass_quality if self.bypass_quality is None else self.bypass_quality,
+            quality_discount=self.quality_discount,
+            on_conflict=_ON_CONFLICT[self.on_conflict],
+            escalate_after_ns=self.escalate_after_ns,
         )
 
 
@@ -376,6 +448,8 @@ class TypeSettings(_Section):
     pools: dict[Name, Name] = Field(
         {}, description="Resource id -> the pool its units come from. Not together with `pool`."
     )
+    on_conflict: OnConflict = Field("wait", description=_ON_CONFLICT_TEXT)
+    escalate_after_ns: Annotated[int, Length(0, WAIT_NS_MAX)] = Field(0, description=_ESCALATE_AFTER)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -392,7 +466,13 @@ class TypeSettings(_Section):
 
     def rule(self) -> TypeRule:
         """Return what the state machine is told."""
-        return TypeRule(ttl_ns=self.ttl_ns, pool=self.pool, pools=self.pools)
+        return TypeRule(
+            ttl_ns=self.ttl_ns,
+            pool=self.pool,
+            pools=self.pools,
+            on_conflict=_ON_CONFLICT[self.on_conflict],
+            escalate_after_ns=self.escalate_after_ns,
+        )
 
 
 class PoolSettings(_Section):
@@ -406,6 +486,35 @@ class PoolSettings(_Section):
     use_within_ns: Ttl = Field(
         30 * SECOND, description="With `windows` only: units are to be used within this long, or not at all."
     )
+    allocation: Allocation = Field("priority", description=_ALLOCATION)
+    share: Share = Field("equal", description=_SHARE)
+    headroom: Headroom = Field({}, description=_HEADROOM)
+    capacity_min: Annotated[int, Field(ge=0, le=UNITS_MAX)] = Field(
+        0,
+        description="With `capacity_max` and `capacity`: the capacity adapts to how its workers fare, "
+        "within these bounds. 0: it does not adapt.",
+    )
+    capacity_max: Annotated[int, Field(ge=0, le=UNITS_MAX)] = Field(0, description="See `capacity_min`.")
+    latency_target_ns: Annotated[int, Length(0, HOUR)] = Field(
+        0,
+        description="Work that takes longer says that an adaptive pool is too large. `0s`: only overload "
+        "does.",
+    )
+    decrease: float = Field(
+        0.9,
+        ge=0.1,
+        lt=1,
+        description="What part an adaptive pool's capacity is left with when it is too large.",
+    )
+    recovery_ns: Annotated[int, Length(SECOND, DAY)] = Field(
+        MINUTE, description="Below `capacity` an adaptive pool gains one unit in so long by itself."
+    )
+    overflow: Literal["queue", "deny", "borrow"] = Field(
+        "queue",
+        description="What becomes of a request for units when none are free: it waits, is refused even "
+        "if it would wait, or takes units of the pool `borrow_from`.",
+    )
+    borrow_from: Name | Literal[""] = Field("", description="With `borrow`: a pool with `capacity`.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -415,13 +524,39 @@ class PoolSettings(_Section):
             raise ValueError("needs either `capacity` or `windows`")
         if self.capacity and "use_within_ns" in self.model_fields_set:
             raise ValueError("`use_within` goes with `windows` only")
+        _Problems.raise_any(self._problems())
         return self
+
+    def _problems(self) -> Iterator[tuple[str, str]]:
+        bounds = (self.capacity_min, self.capacity_max)
+        if any(bounds) and not 0 < self.capacity_min <= self.capacity <= self.capacity_max:
+            yield "capacity_min", "needs 0 < capacity_min <= capacity <= capacity_max"
+        if (self.overflow == BORROW) != bool(self.borrow_from):
+            yield "borrow_from", 'goes together with `overflow = "borrow"`'
+        if self.overflow == BORROW and not self.capacity:
+            yield "overflow", "`borrow` is for pools with `capacity`"
 
     def rule(self) -> PoolRule:
         """Return what the state machine is told."""
-        if self.capacity:
-            return PoolRule(capacity=self.capacity)
-        return PoolRule(limit=LimitRule(windows=self.windows, use_within_ns=self.use_within_ns))
+        shared = {
+            "is_fair": self.allocation == "fair",
+            "share": self.share,
+            "headroom": _priorities(self.headroom),
+        }
+        if not self.capacity:
+            limit = LimitRule(windows=self.windows, use_within_ns=self.use_within_ns, **shared)  # type: ignore[arg-type]
+            return PoolRule(limit=limit, overflow=self.overflow)
+        return PoolRule(
+            capacity=self.capacity,
+            capacity_min=self.capacity_min,
+            capacity_max=self.capacity_max,
+            latency_target_ns=self.latency_target_ns,
+            decrease=self.decrease,
+            recovery_ns=self.recovery_ns,
+            overflow=self.overflow,
+            borrow_from=self.borrow_from,
+            **shared,  # type: ignore[arg-type]
+        )
 
 
 class LimitSettings(_Section):
@@ -430,11 +565,52 @@ class LimitSettings(_Section):
     windows: Windows = Field(
         description='Calls within any such length of time, for instance `{ "15m" = 180, "1h" = 720 }`.'
     )
-    allocation: Literal["priority", "fair"] = Field(
-        "priority",
-        description="How permits are shared among workers. In this version `fair` changes what "
-        "GetWorkerAllocation reports and nothing else: permits are granted by priority and time of waiting, "
-        "whatever the worker's share.",
+    allocation: Allocation = Field("priority", description=_ALLOCATION)
+    share: Share = Field("equal", description=_SHARE)
+    headroom: Headroom = Field({}, description=_HEADROOM)
+    forecast_headroom: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="The largest part of each window that low and medium classes leave to what higher "
+        "classes are expected to ask for. 0: none.",
+    )
+    pace: Literal["asap", "even"] = Field(
+        "asap",
+        description="`asap`: calls are permitted as they are asked for. `even`: they are spread over the "
+        "window; critical ones are not.",
+    )
+    credentials: list[Name] = Field(
+        [],
+        description="Where the fleet has several credentials, each with limits of its own: the endpoint "
+        "then exists once for each, as `endpoint@credential`.",
+    )
+    backoff_ns: Annotated[int, Length(MILLISECOND, HOUR)] = Field(
+        SECOND,
+        description="How long a 429 without a time closes the endpoint for the whole fleet; doubled with "
+        "each one in a row.",
+    )
+    backoff_max_ns: Annotated[int, Length(MILLISECOND, DAY)] = Field(
+        15 * MINUTE, description="The longest such pause."
+    )
+    backoff_decay_ns: Annotated[int, Length(MILLISECOND, DAY)] = Field(
+        MINUTE, description="One doubling is forgotten in so long, and one with each success."
+    )
+    reset_max_ns: Annotated[int, Length(SECOND, 31 * DAY)] = Field(
+        DAY, description="A reset that upstream puts further ahead is taken as this, with an alert."
+    )
+    reset_form: Literal["auto", "epoch", "delta"] = Field(
+        "auto",
+        description="How upstream means `X-RateLimit-Reset`: as seconds since 1970, as seconds from now, "
+        "or found out by its size.",
+    )
+    header_window_ns: Annotated[int, Length(0, WINDOW_NS_MAX)] = Field(
+        0,
+        description="The window that `X-RateLimit-*` headers speak of, one of `windows`. `0s`: the one "
+        "that fits best.",
+    )
+    alert_after: Annotated[int, Field(ge=1, le=1000)] = Field(
+        3, description="So many refusals in a row raise an alert."
     )
     use_within_ns: Ttl = Field(
         30 * SECOND,
@@ -448,9 +624,33 @@ class LimitSettings(_Section):
         return LimitRule(
             windows=self.windows,
             is_fair=self.allocation == "fair",
+            share=self.share,
+            headroom=_priorities(self.headroom),
+            forecast_max=self.forecast_headroom,
+            is_even=self.pace == "even",
             use_within_ns=self.use_within_ns,
             claim_window_ns=self.claim_window_ns,
+            backoff_ns=self.backoff_ns,
+            backoff_max_ns=self.backoff_max_ns,
+            backoff_decay_ns=self.backoff_decay_ns,
+            reset_max_ns=self.reset_max_ns,
+            reset_form=self.reset_form,
+            header_window_ns=self.header_window_ns,
+            alert_after=self.alert_after,
         )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _Problems.raise_any(self._problems())
+        return self
+
+    def _problems(self) -> Iterator[tuple[str, str]]:
+        if self.header_window_ns and self.header_window_ns not in self.windows:
+            yield "header_window", f"{format_length(self.header_window_ns)} is none of `windows`"
+        if self.backoff_max_ns < self.backoff_ns:
+            yield "backoff_max", "is shorter than `backoff`"
+        if len(set(self.credentials)) < len(self.credentials):
+            yield "credentials", "names one twice"
 
 
 class AgingSettings(_Section):
@@ -465,6 +665,11 @@ class AgingSettings(_Section):
     quality_ns: Boost = Field(
         30 * SECOND,
         description="Head start of quality 1 over quality 0 within a class; below each step between classes.",
+    )
+    fair_bound_ns: Annotated[int, Length(SECOND, DAY)] = Field(
+        2 * MINUTE,
+        description="In a fair queue a worker that waits and was given nothing for so long goes first, "
+        "whatever its share.",
     )
 
     @model_validator(mode="after")
@@ -498,6 +703,15 @@ class WaitSettings(_Section):
         30 * SECOND,
         description="How long a waiter's place is kept after its stream broke, if it had a request_id.",
     )
+    shed: bool = Field(
+        default=True,
+        description="Whether a wait that is expected to last longer than its own timeout is refused at once.",
+    )
+    bundle_patience_ns: Grace = Field(
+        10 * SECOND,
+        description="A bundle that has waited so long has what it needs set aside; before, smaller "
+        "requests may go first.",
+    )
 
 
 class RecoverySettings(_Section):
@@ -527,6 +741,42 @@ class SchedulingSettings(_Section):
     )
 
 
+class WorkerSettings(_Section):
+    """A worker, or a class of workers."""
+
+    weight: float = Field(1.0, ge=0.001, le=1000, description="Its weight where shares are proportional.")
+
+
+class SharingSettings(_Section):
+    """Fair shares."""
+
+    active_window_ns: Annotated[int, Length(SECOND, DAY)] = Field(
+        5 * MINUTE, description="A worker without a session shares for so long after it last asked."
+    )
+
+
+class EscalationSettings(_Section):
+    """Conflicts that a coordination worker decides."""
+
+    timeout_ns: Annotated[int, Length(SECOND, DAY)] = Field(
+        MINUTE, description="How long there is to decide; then the default holds."
+    )
+    default: Literal["grant", "deny", "preempt", "wait"] = Field(
+        "wait", description="What holds where nobody decides."
+    )
+    preempt_grace_ns: Grace = Field(
+        5 * SECOND, description="How long a holder that is to be deprived has to give up by itself."
+    )
+
+
+class SessionSettings(_Section):
+    """Sessions of workers."""
+
+    ttl_ns: Annotated[int, Length(SESSION_TTL_NS_MIN, SESSION_TTL_NS_MAX)] = Field(
+        30 * SECOND, description="A session ends so long after its last keepalive, unless it says otherwise."
+    )
+
+
 def _reaching(key: str, length_ns: int, info: ValidationInfo) -> Iterator[tuple[str, str]]:
     """Yield a problem if what is kept of the past is less than `length_ns`."""
     store: StoreSettings | None = info.data.get("store")
@@ -544,9 +794,18 @@ def _check_kind(kind: KindSettings, info: ValidationInfo) -> KindSettings:
             itertools.chain(
                 _reaching("min_interval", kind.min_interval_ns, info),
                 _reaching("lock_delay", kind.lock_delay_ns, info),
+                *(
+                    _reaching(f"min_interval_after.{name}", length_ns, info)
+                    for name, length_ns in kind.min_interval_after.items()
+                ),
             )
         )
     return kind
+
+
+def _check_locks(locks: LockSettings, info: ValidationInfo) -> LockSettings:
+    _Problems.raise_any(_reaching("memory", locks.memory_ns, info))
+    return locks
 
 
 def _check_type(type_: TypeSettings, info: ValidationInfo) -> TypeSettings:
@@ -571,7 +830,9 @@ class Settings(_Section):
     server: ServerSettings = ServerSettings()
     store: StoreSettings = StoreSettings()
     log: LogSettings = LogSettings()
-    locks: LockSettings = LockSettings()
+    locks: Annotated[LockSettings, AfterValidator(_check_locks)] = Field(
+        LockSettings(), validate_default=True
+    )
     # Each table by itself, so that one that is wrong hides nothing of the others.
     kinds: dict[Name, Annotated[KindSettings, AfterValidator(_check_kind)]] = Field({}, validate_default=True)
     # Before the types, which refer to them.
@@ -585,6 +846,30 @@ class Settings(_Section):
         RequestSettings(), validate_default=True
     )
     scheduling: SchedulingSettings = SchedulingSettings()
+    sharing: SharingSettings = SharingSettings()
+    workers: dict[Name, WorkerSettings] = {}
+    worker_classes: dict[Name, WorkerSettings] = {}
+    escalation: EscalationSettings = EscalationSettings()
+    sessions: SessionSettings = SessionSettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _Problems.raise_any(self._problems())
+        return self
+
+    def _problems(self) -> Iterator[tuple[str, str]]:
+        for name, kind in self.kinds.items():
+            for other in kind.min_interval_after.keys() - self.kinds.keys():
+                yield f"kinds.{name}.min_interval_after.{other}", "there is no such kind"
+        for name, pool in self.pools.items():
+            if pool.borrow_from and not self._can_lend(pool.borrow_from, name):
+                yield f"pools.{name}.borrow_from", "names no other pool with `capacity`"
+        for name, limit in self.limits.items():
+            for twice in {f"{name}@{credential}" for credential in limit.credentials} & self.limits.keys():
+                yield f"limits.{name}.credentials", f"{twice} is a limit of its own, too"
+
+    def _can_lend(self, name: str, to: str) -> bool:
+        return name != to and name in self.pools and self.pools[name].capacity > 0
 
     @field_validator("kinds", mode="before")
     @classmethod
@@ -620,7 +905,11 @@ class Settings(_Section):
             kinds={name: kind.rule() for name, kind in self.kinds.items()},
             types={name: type_.rule() for name, type_ in self.types.items()},
             pools={name: pool.rule() for name, pool in self.pools.items()},
-            limits={name: limit.rule() for name, limit in self.limits.items()},
+            limits={
+                each: limit.rule()
+                for name, limit in self.limits.items()
+                for each in ([f"{name}@{credential}" for credential in limit.credentials] or [name])
+            },
             is_exclusive_by_kind=self.locks.exclusive == "item_and_kind",
             boost_ns={LOW: 0, MEDIUM: aging.medium_ns, HIGH: aging.high_ns, CRITICAL: aging.critical_ns},
             quality_boost_ns=aging.quality_ns,
@@ -628,6 +917,17 @@ class Settings(_Section):
             recovery_grace_ns=self.recovery.grace_ns,
             request_memory_ns=self.requests.memory_ns,
             schedule_horizon_ns=self.scheduling.horizon_ns,
+            worker_weights={name: worker.weight for name, worker in self.workers.items()},
+            worker_class_weights={name: worker.weight for name, worker in self.worker_classes.items()},
+            active_window_ns=self.sharing.active_window_ns,
+            fair_bound_ns=aging.fair_bound_ns,
+            bundle_patience_ns=self.waits.bundle_patience_ns,
+            is_shedding=self.waits.shed,
+            engagement_memory_ns=self.locks.memory_ns,
+            escalation_timeout_ns=self.escalation.timeout_ns,
+            escalation_default=_DECISIONS[self.escalation.default],
+            preempt_grace_ns=self.escalation.preempt_grace_ns,
+            session_ttl_ns=self.sessions.ttl_ns,
         )
 
 

@@ -23,6 +23,7 @@ class RequestLock(Struct, frozen=True, kw_only=True, gc=False):
     quality: float = 0.0
     request_id: str = ""
     wait_ns: int = 0
+    on_conflict: int = 0
 
 
 class RenewLock(Struct, frozen=True, kw_only=True, gc=False):
@@ -54,6 +55,7 @@ class ReserveResource(Struct, frozen=True, kw_only=True, gc=False):
     priority: int = MEDIUM
     request_id: str = ""
     wait_ns: int = 0
+    on_conflict: int = 0
 
 
 class RenewReservation(Struct, frozen=True, kw_only=True, gc=False):
@@ -65,11 +67,16 @@ class RenewReservation(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class ReleaseResource(Struct, frozen=True, kw_only=True, gc=False):
-    """Give the reservation `id` back; of a refilling pool's units, `unused_units` were not used."""
+    """Give the reservation `id` back; of a refilling pool's units, `unused_units` were not used.
+
+    `result`: 0 not said, 1 the work went well, 2 its resource is overloaded. `latency_ns` 0: not said.
+    """
 
     id: int
     worker: str
     unused_units: int = 0
+    result: int = 0
+    latency_ns: int = 0
 
 
 class TakePermit(Struct, frozen=True, kw_only=True, gc=False):
@@ -128,11 +135,15 @@ class ForceRelease(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class UpdatePool(Struct, frozen=True, kw_only=True):
-    """Change a pool's `capacity` (0: leave it) or its windows (length in ns -> units)."""
+    """Change a pool's `capacity` (0: leave it) or its windows (length in ns -> units).
+
+    `is_unpinned`: let it adapt again instead.
+    """
 
     name: str
     capacity: int = 0
     windows: Mapping[int, int] = {}
+    is_unpinned: bool = False
 
 
 class UpdateLimit(Struct, frozen=True, kw_only=True):
@@ -142,4 +153,81 @@ class UpdateLimit(Struct, frozen=True, kw_only=True):
     windows: Mapping[int, int]
 
 
-WaitableCommand = RequestLock | ReserveResource | TakePermit
+class NotEngaged(Struct, frozen=True, kw_only=True, gc=False):
+    """A condition: nobody has engaged `item` in any of `kinds` (none: any) for the last `within_ns`."""
+
+    item: str
+    kinds: tuple[str, ...] = ()
+    within_ns: int
+
+
+class AcquireBundle(Struct, frozen=True, kw_only=True, gc=False):
+    """Take all of the claims, or none. Each claim has the bundle's worker, priority and quality."""
+
+    worker: str
+    locks: tuple[RequestLock, ...] = ()
+    reservations: tuple[ReserveResource, ...] = ()
+    permits: tuple[TakePermit, ...] = ()
+    not_engaged: tuple[NotEngaged, ...] = ()
+    priority: int = MEDIUM
+    quality: float = 0.0
+    request_id: str = ""
+    wait_ns: int = 0
+    on_conflict: int = 0
+
+
+class RenewBundle(Struct, frozen=True, kw_only=True, gc=False):
+    """Hold every lease of the bundle `id` for its own time to live from now."""
+
+    id: int
+    worker: str
+
+
+class ReleaseBundle(Struct, frozen=True, kw_only=True, gc=False):
+    """Give all of the bundle `id` back.
+
+    `outcomes`: of single locks by token; `outcome`: of the others. `usages`: what became of its permits.
+    """
+
+    id: int
+    worker: str
+    outcome: int = 0
+    outcomes: Mapping[int, int] = {}
+    usages: tuple[RecordUsage, ...] = ()
+
+
+class OpenSession(Struct, frozen=True, kw_only=True, gc=False):
+    """Say that a worker is there.
+
+    `weight_milli` 0: as configured; `labels`: JSON; `ttl_ns` 0: the default.
+    """
+
+    worker: str
+    worker_class: str = ""
+    weight_milli: int = 0
+    labels: str = "{}"
+    ttl_ns: int = 0
+
+
+class KeepSession(Struct, frozen=True, kw_only=True, gc=False):
+    """Keep a worker's session, and renew every lease it holds."""
+
+    worker: str
+
+
+class CloseSession(Struct, frozen=True, kw_only=True, gc=False):
+    """End a worker's session, and give back all it holds."""
+
+    worker: str
+
+
+class ResolveEscalation(Struct, frozen=True, kw_only=True, gc=False):
+    """Decide the escalation `id`; numbers of decisions as in the protos."""
+
+    id: int
+    decision: int
+    decided_by: str
+    reason: str = ""
+
+
+WaitableCommand = RequestLock | ReserveResource | TakePermit | AcquireBundle

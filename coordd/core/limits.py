@@ -43,6 +43,20 @@ WAITERS_MAX: Final = 1_000_000
 # millisecond.
 BOOKINGS_PER_LIMIT_MAX: Final = 1_000
 
+# Bundles. Each claim is checked again whenever its bundle heads a queue, so a bundle's size is part of
+# every decision.
+CLAIMS_PER_BUNDLE_MAX: Final = 16
+CONDITIONS_PER_BUNDLE_MAX: Final = 16
+# Sessions. A worker is a process; ten thousand of them are more than one daemon's connections.
+SESSIONS_MAX: Final = 10_000
+SESSION_TTL_NS_MIN: Final = SECOND
+SESSION_TTL_NS_MAX: Final = HOUR
+LABELS_MAX: Final = 16
+# Escalations are for people, or for a worker that asks one: beyond this nobody reads them.
+ESCALATIONS_MAX: Final = 1_000
+# Weights in thousandths; a thousand to one either way is more than anybody means.
+WEIGHT_MILLI_MAX: Final = 1_000_000
+
 # Rolling windows: charges are rounded up to 1/500 of the window, hence refusals come at most 0.2 % early.
 BUCKETS_PER_WINDOW: Final = 500
 WINDOW_NS_MIN: Final = SECOND

@@ -15,16 +15,23 @@ from typing import Any
 import msgspec
 
 from coordd.core.commands import (
+    AcquireBundle,
     CancelSchedule,
+    CloseSession,
     ForceRelease,
+    KeepSession,
     LeaveWait,
+    OpenSession,
     RecordUsage,
+    ReleaseBundle,
     ReleaseLock,
     ReleaseResource,
+    RenewBundle,
     RenewLock,
     RenewReservation,
     RequestLock,
     ReserveResource,
+    ResolveEscalation,
     ScheduleRequest,
     TakePermit,
     UpdateLimit,
@@ -86,6 +93,13 @@ Command = (
     | ForceRelease
     | UpdatePool
     | UpdateLimit
+    | AcquireBundle
+    | RenewBundle
+    | ReleaseBundle
+    | OpenSession
+    | KeepSession
+    | CloseSession
+    | ResolveEscalation
 )
 
 
@@ -374,7 +388,7 @@ class Machine:
         }
         for table, type_ in _LIVE_TABLES.items():
             records[table] = [live for live in ledger.live.values() if isinstance(live, type_)]
-        return {table: sorted(record.row() for record in records[table]) for table in Table}
+        return {table: sorted(record.row() for record in records.get(table, ())) for table in Table}
 
     def digest(self) -> bytes:
         """Return a hash of the whole state as of the last instant seen.

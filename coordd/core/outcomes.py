@@ -7,13 +7,23 @@ from enum import IntEnum
 
 from msgspec import Struct
 
-from coordd.core.records import Booking, Engagement, Lock, Permit, Reservation
+from coordd.core.records import (
+    Booking,
+    Bundle,
+    Engagement,
+    Escalation,
+    Gate,
+    Lock,
+    Permit,
+    Reservation,
+    Session,
+)
 from coordd.core.waiters import Waiter
 
-Grant = Lock | Reservation | Permit
+Grant = Lock | Reservation | Permit | Bundle
 
 
-def grant_id(grant: Lock | Reservation | Permit | Booking) -> int:
+def grant_id(grant: Lock | Reservation | Permit | Bundle | Booking) -> int:
     """Return what names a grant: a lock's fencing token, or the id of anything else."""
     return grant.token if isinstance(grant, Lock) else grant.id
 
@@ -30,6 +40,11 @@ class Reason(IntEnum):
     BOOKING_EARLY = 7
     WAIT_TIMEOUT = 8
     SUPERSEDED = 9
+    GATE = 10
+    WOULD_TIME_OUT = 11
+    ESCALATION_DENIED = 12
+    HEADROOM = 13
+    PACED = 14
 
 
 class Refused(Struct, frozen=True, kw_only=True, gc=False):
@@ -76,7 +91,7 @@ class Place(Struct, frozen=True, kw_only=True):
 class Renewed(Struct, frozen=True, kw_only=True):
     """The lease is extended."""
 
-    grant: Lock | Reservation
+    grant: Lock | Reservation | Bundle
 
 
 class LockReleased(Struct, frozen=True, kw_only=True):
@@ -97,6 +112,47 @@ class UsageRecorded(Struct, frozen=True, kw_only=True):
 
     permit: Permit | None
     refunded: int = 0
+
+
+class BundleReleased(Struct, frozen=True, kw_only=True):
+    """What was left of the bundle is given back; None: nothing was. `engagements`: of its locks."""
+
+    bundle: Bundle | None
+    engagements: tuple[Engagement, ...] = ()
+    refunded: int = 0
+
+
+class SessionOpened(Struct, frozen=True, kw_only=True):
+    """The worker is there. `held`: ids of what it holds; `gates`: those that are not open."""
+
+    session: Session
+    is_resumed: bool
+    held: tuple[int, ...] = ()
+    gates: tuple[Gate, ...] = ()
+
+
+class SessionKept(Struct, frozen=True, kw_only=True, gc=False):
+    """So many leases are renewed; the first ends at `first_end`, 0: there is none.
+
+    `keepalive_ns`: keep it again within this.
+    """
+
+    renewed: int
+    first_end: int
+    keepalive_ns: int
+
+
+class SessionClosed(Struct, frozen=True, kw_only=True, gc=False):
+    """The session has ended, and so many leases are given back."""
+
+    session: Session | None
+    released: int = 0
+
+
+class EscalationResolved(Struct, frozen=True, kw_only=True):
+    """The escalation is decided."""
+
+    escalation: Escalation
 
 
 class Booked(Struct, frozen=True, kw_only=True):
@@ -150,6 +206,11 @@ Outcome = (
     | GrantReturned
     | Forced
     | Updated
+    | BundleReleased
+    | SessionOpened
+    | SessionKept
+    | SessionClosed
+    | EscalationResolved
 )
 
 
@@ -173,4 +234,75 @@ class Expired(Struct, frozen=True, kw_only=True):
     grant: Lock | Reservation | Permit | Booking
 
 
-Notice = WaitGranted | WaitRefused | Expired
+class Preempted(Struct, frozen=True, kw_only=True):
+    """A lease is taken from its holder at `at`: in a while, or now."""
+
+    grant: Lock | Reservation
+    at: int
+
+
+class EscalationChanged(Struct, frozen=True, kw_only=True):
+    """An escalation was opened, or closed: decided, or its wait ended. A copy, as it was then."""
+
+    escalation: Escalation
+    is_open: bool
+
+
+class GateChanged(Struct, frozen=True, kw_only=True):
+    """An endpoint's gate was opened, closed or set to probing. A copy, as it was then."""
+
+    gate: Gate
+
+
+class LimitLearned(Struct, frozen=True, kw_only=True, gc=False):
+    """Upstream allows `value` in a window; in force if that is less than `configured`, else a suggestion."""
+
+    subject: str
+    window_ns: int
+    value: int
+    configured: int
+    is_in_force: bool
+
+
+class Alert(Struct, frozen=True, kw_only=True, gc=False):
+    """Something needs a person's attention; `detail` is a sentence."""
+
+    subject: str
+    detail: str
+
+
+class CapacityChanged(Struct, frozen=True, kw_only=True, gc=False):
+    """A pool has adapted, by whole units."""
+
+    pool: str
+    before: int
+    after: int
+
+
+class SessionExpired(Struct, frozen=True, kw_only=True):
+    """A session ran out; what its worker holds runs to its own end."""
+
+    session: Session
+
+
+class LeasesExpiring(Struct, frozen=True, kw_only=True, gc=False):
+    """The worker's keepalive is late, and these leases end soon, the first at `first_end`."""
+
+    worker: str
+    ids: tuple[int, ...]
+    first_end: int
+
+
+Notice = (
+    WaitGranted
+    | WaitRefused
+    | Expired
+    | Preempted
+    | EscalationChanged
+    | GateChanged
+    | LimitLearned
+    | Alert
+    | CapacityChanged
+    | SessionExpired
+    | LeasesExpiring
+)

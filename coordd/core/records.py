@@ -38,6 +38,14 @@ class Table(IntEnum):
     HOLD_TIMES = 7
     OVERRIDES = 8
     ENDED_REQUESTS = 9
+    BUNDLES = 10
+    SESSIONS = 11
+    ESCALATIONS = 12
+    GATES = 13
+    LEARNED_LIMITS = 14
+    EFFICIENCIES = 15
+    FORECASTS = 16
+    CAPACITIES = 17
 
 
 class Outcome(IntEnum):
@@ -54,10 +62,14 @@ class EndedBy(IntEnum):
     RELEASE = 0
     EXPIRY = 1
     FORCE = 2
+    PREEMPTION = 3
 
 
 class Lock(Struct, gc=False):
-    """A held lock. `scope` is what it excludes others from: the item, or item and kind."""
+    """A held lock. `scope` is what it excludes others from: the item, or item and kind.
+
+    `preempt_at`: when it is taken away, 0: it isn't.
+    """
 
     token: int
     item: str
@@ -67,6 +79,7 @@ class Lock(Struct, gc=False):
     expires_at: int
     ttl_ns: int
     request_id: str = ""
+    preempt_at: int = 0
     scope: str = ""
     # When the deadline heap will look at it; 0 once it has ended.
     scheduled_at: int = 0
@@ -97,7 +110,7 @@ class Engagement(Struct, gc=False, frozen=True):
 class Reservation(Struct, gc=False):
     """A held resource and/or units of a pool.
 
-    `is_refilling`: the units are charged to windows and never come back.
+    `is_refilling`: the units are charged to windows and never come back. `preempt_at`: as of a lock.
     """
 
     id: int
@@ -111,6 +124,7 @@ class Reservation(Struct, gc=False):
     ttl_ns: int
     is_refilling: bool = False
     request_id: str = ""
+    preempt_at: int = 0
     scheduled_at: int = 0
 
     def row(self) -> Row:
@@ -128,6 +142,8 @@ class Permit(Struct, gc=False):
     granted_at: int
     use_by: int
     request_id: str = ""
+    # The class it was asked for in: MEDIUM where nobody said.
+    priority: int = 2
 
     def row(self) -> Row:
         """See `Record.row`."""
@@ -237,6 +253,150 @@ class EndedRequest(Struct, gc=False, frozen=True):
         return astuple(self)
 
 
+class Bundle(Struct, gc=False):
+    """What was taken together: the ids of its `members`, and the `claims` it answers, both as JSON.
+
+    It lives as long as any of its members. `held`: the members' records, those that have ended included.
+    """
+
+    id: int
+    worker: str
+    granted_at: int
+    members: str
+    claims: str
+    request_id: str = ""
+    held: "tuple[Lock | Reservation | Permit, ...]" = ()
+
+    def row(self) -> Row:
+        """See `Record.row`."""
+        return astuple(self)[:-1]
+
+
+class Session(Struct, gc=False):
+    """A worker's session.
+
+    `weight_milli`: its weight x 1000; `labels`: JSON. Ends at `expires_at` unless kept.
+    """
+
+    worker: str
+    worker_class: str
+    weight_milli: int
+    labels: str
+    opened_at: int
+    expires_at: int
+    ttl_ns: int
+    scheduled_at: int = 0
+
+    def row(self) -> Row:
+        """See `Record.row`."""
+        return astuple(self)[:-1]
+
+
+class Escalation(Struct, gc=False):
+    """A conflict that somebody is asked to decide until `decide_by`. `decision` 0: nobody has.
+
+    `holder_id` 0: there is no one holder.
+    """
+
+    id: int
+    waiter_id: int
+    subject: str
+    worker: str
+    priority: int
+    waited_ns: int
+    holder: str
+    holder_id: int
+    opened_at: int
+    decide_by: int
+    decision: int = 0
+    decided_by: str = ""
+    scheduled_at: int = 0
+
+    def row(self) -> Row:
+        """See `Record.row`."""
+        return astuple(self)[:-1]
+
+
+class Gate(Struct, gc=False):
+    """An endpoint's gate. `closed_until` 0: open. `probe_id`: the permit under way that will tell, 0: none.
+
+    `strikes`: as of `struck_at`.
+    """
+
+    endpoint: str
+    closed_until: int = 0
+    strikes: int = 0
+    struck_at: int = 0
+    probe_id: int = 0
+    scheduled_at: int = 0
+
+    def row(self) -> Row:
+        """See `Record.row`."""
+        return astuple(self)[:-1]
+
+
+class LearnedLimit(Struct, gc=False, frozen=True):
+    """What upstream allows in a window.
+
+    `configured`: the word of the file, or of an operator, when it was learnt.
+    """
+
+    subject: str
+    window_ns: int
+    value: int
+    configured: int
+    at: int
+
+    def row(self) -> Row:
+        """See `Record.row`."""
+        return astuple(self)
+
+
+class Efficiency(Struct, gc=False):
+    """How much of a worker's calls of an endpoint succeed.
+
+    An exponentially weighted mean, in parts of 10**6.
+    """
+
+    subject: str
+    worker: str
+    success_ppm: int
+    count: int
+
+    def row(self) -> Row:
+        """See `Record.row`."""
+        return astuple(self)
+
+
+class Forecast(Struct, gc=False):
+    """What a class asks of an endpoint, calls a second, in parts of 10**6, as of `at`.
+
+    `profile`: JSON of 24 factors, by hour of the day, likewise.
+    """
+
+    subject: str
+    priority: int
+    level_ppm: int
+    at: int
+    profile: str
+
+    def row(self) -> Row:
+        """See `Record.row`."""
+        return astuple(self)
+
+
+class Capacity(Struct, gc=False):
+    """An adaptive pool's capacity, in thousandths of a unit, as of `at`."""
+
+    pool: str
+    capacity_milli: int
+    at: int
+
+    def row(self) -> Row:
+        """See `Record.row`."""
+        return astuple(self)
+
+
 # Type of each table's records, and how many leading columns are its key. CELLS' and ENDED_REQUESTS' keys are
 # compound.
 RECORD_TYPES: Final[dict[Table, Any]] = {
@@ -250,6 +410,14 @@ RECORD_TYPES: Final[dict[Table, Any]] = {
     Table.HOLD_TIMES: HoldTime,
     Table.OVERRIDES: Override,
     Table.ENDED_REQUESTS: EndedRequest,
+    Table.BUNDLES: Bundle,
+    Table.SESSIONS: Session,
+    Table.ESCALATIONS: Escalation,
+    Table.GATES: Gate,
+    Table.LEARNED_LIMITS: LearnedLimit,
+    Table.EFFICIENCIES: Efficiency,
+    Table.FORECASTS: Forecast,
+    Table.CAPACITIES: Capacity,
 }
 KEY_COLUMNS: Final[dict[Table, int]] = {
     Table.LOCKS: 1,
@@ -262,6 +430,14 @@ KEY_COLUMNS: Final[dict[Table, int]] = {
     Table.HOLD_TIMES: 1,
     Table.OVERRIDES: 2,
     Table.ENDED_REQUESTS: 2,
+    Table.BUNDLES: 1,
+    Table.SESSIONS: 1,
+    Table.ESCALATIONS: 1,
+    Table.GATES: 1,
+    Table.LEARNED_LIMITS: 2,
+    Table.EFFICIENCIES: 2,
+    Table.FORECASTS: 2,
+    Table.CAPACITIES: 1,
 }
 
 

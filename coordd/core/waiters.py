@@ -8,12 +8,12 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from coordd.core.commands import RequestLock, ReserveResource, TakePermit, WaitableCommand
+from coordd.core.commands import AcquireBundle, RequestLock, ReserveResource, TakePermit, WaitableCommand
 from coordd.core.queues import QueueKey
 from coordd.core.records import Row, WaiterRow
 
 _COMMANDS: Final[dict[str, type[WaitableCommand]]] = {
-    command.__name__: command for command in (RequestLock, ReserveResource, TakePermit)
+    command.__name__: command for command in (RequestLock, ReserveResource, TakePermit, AcquireBundle)
 }
 
 

@@ -15,7 +15,7 @@ from coordd.rpc import messages
 from coordd.v1 import admin_pb2 as pb
 
 Told = pb.WatchEventsResponse
-Record = records.Lock | records.Reservation | records.Permit | records.Booking
+Record = records.Lock | records.Reservation | records.Permit | records.Booking | records.Bundle
 
 
 class Filter(Struct, frozen=True, kw_only=True):
@@ -85,12 +85,17 @@ def _booking(record: records.Booking) -> Told:
     )
 
 
+def _bundle(record: records.Bundle) -> Told:
+    return Told(subject=pb.SUBJECT_BUNDLE, id=record.id, worker=record.worker, units=len(record.held))
+
+
 _RECORDS: Final[Mapping[type, Callable[[Any], Told]]] = {
     records.Lock: _lock,
     records.Engagement: _lock,
     records.Reservation: _reservation,
     records.Permit: _permit,
     records.Booking: _booking,
+    records.Bundle: _bundle,
 }
 
 

@@ -41,6 +41,14 @@ class _SubjectEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Subject.Value
     """A booking."""
     SUBJECT_SETTING: _Subject.ValueType  # 5
     """A pool, a limit or the daemon itself."""
+    SUBJECT_BUNDLE: _Subject.ValueType  # 6
+    """A bundle. Its members have no events of their own when it is granted or released."""
+    SUBJECT_ESCALATION: _Subject.ValueType  # 7
+    """An escalation."""
+    SUBJECT_SESSION: _Subject.ValueType  # 8
+    """A worker's session."""
+    SUBJECT_GATE: _Subject.ValueType  # 9
+    """An endpoint's gate."""
 
 class Subject(_Subject, metaclass=_SubjectEnumTypeWrapper):
     """What an event is about."""
@@ -57,6 +65,14 @@ SUBJECT_BOOKING: Subject.ValueType  # 4
 """A booking."""
 SUBJECT_SETTING: Subject.ValueType  # 5
 """A pool, a limit or the daemon itself."""
+SUBJECT_BUNDLE: Subject.ValueType  # 6
+"""A bundle. Its members have no events of their own when it is granted or released."""
+SUBJECT_ESCALATION: Subject.ValueType  # 7
+"""An escalation."""
+SUBJECT_SESSION: Subject.ValueType  # 8
+"""A worker's session."""
+SUBJECT_GATE: Subject.ValueType  # 9
+"""An endpoint's gate."""
 Global___Subject: _TypeAlias = Subject  # noqa: Y015
 
 class _EventType:
@@ -83,6 +99,18 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     """An operator took it away."""
     EVENT_TYPE_UPDATED: _EventType.ValueType  # 8
     """An operator changed a setting, or drained the daemon or let it grant again (`detail` says which)."""
+    EVENT_TYPE_ALERT: _EventType.ValueType  # 9
+    """Something needs a person's attention: repeated 429s, absurd resets, a limit that upstream puts higher than configured."""
+    EVENT_TYPE_LEARNED: _EventType.ValueType  # 10
+    """The daemon has learnt something: a lower limit from upstream, a pool's capacity from its workers."""
+    EVENT_TYPE_CLOSED: _EventType.ValueType  # 11
+    """A gate was closed."""
+    EVENT_TYPE_OPENED: _EventType.ValueType  # 12
+    """A gate, an escalation or a session was opened."""
+    EVENT_TYPE_PREEMPTED: _EventType.ValueType  # 13
+    """A holder was told to give up what it holds, or it was taken from it."""
+    EVENT_TYPE_RESOLVED: _EventType.ValueType  # 14
+    """An escalation was decided (`detail` says how)."""
 
 class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
     """What happened."""
@@ -105,7 +133,51 @@ EVENT_TYPE_FORCED: EventType.ValueType  # 7
 """An operator took it away."""
 EVENT_TYPE_UPDATED: EventType.ValueType  # 8
 """An operator changed a setting, or drained the daemon or let it grant again (`detail` says which)."""
+EVENT_TYPE_ALERT: EventType.ValueType  # 9
+"""Something needs a person's attention: repeated 429s, absurd resets, a limit that upstream puts higher than configured."""
+EVENT_TYPE_LEARNED: EventType.ValueType  # 10
+"""The daemon has learnt something: a lower limit from upstream, a pool's capacity from its workers."""
+EVENT_TYPE_CLOSED: EventType.ValueType  # 11
+"""A gate was closed."""
+EVENT_TYPE_OPENED: EventType.ValueType  # 12
+"""A gate, an escalation or a session was opened."""
+EVENT_TYPE_PREEMPTED: EventType.ValueType  # 13
+"""A holder was told to give up what it holds, or it was taken from it."""
+EVENT_TYPE_RESOLVED: EventType.ValueType  # 14
+"""An escalation was decided (`detail` says how)."""
 Global___EventType: _TypeAlias = EventType  # noqa: Y015
+
+class _Decision:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decision.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DECISION_UNSPECIFIED: _Decision.ValueType  # 0
+    """Not said: refused in requests. In an escalation: not decided yet."""
+    DECISION_GRANT: _Decision.ValueType  # 1
+    """The waiter goes before all others as soon as what it wants is free."""
+    DECISION_DENY: _Decision.ValueType  # 2
+    """The waiter is refused."""
+    DECISION_PREEMPT: _Decision.ValueType  # 3
+    """The holder is told, has `preempt_grace` to give up, and is then deprived; the waiter goes first."""
+    DECISION_WAIT: _Decision.ValueType  # 4
+    """The waiter goes on waiting where it is."""
+
+class Decision(_Decision, metaclass=_DecisionEnumTypeWrapper):
+    """What a coordination worker decides."""
+
+DECISION_UNSPECIFIED: Decision.ValueType  # 0
+"""Not said: refused in requests. In an escalation: not decided yet."""
+DECISION_GRANT: Decision.ValueType  # 1
+"""The waiter goes before all others as soon as what it wants is free."""
+DECISION_DENY: Decision.ValueType  # 2
+"""The waiter is refused."""
+DECISION_PREEMPT: Decision.ValueType  # 3
+"""The holder is told, has `preempt_grace` to give up, and is then deprived; the waiter goes first."""
+DECISION_WAIT: Decision.ValueType  # 4
+"""The waiter goes on waiting where it is."""
+Global___Decision: _TypeAlias = Decision  # noqa: Y015
 
 @_typing.final
 class GetStatusRequest(_message.Message):
@@ -144,6 +216,9 @@ class GetStatusResponse(_message.Message):
     COMMITS_FIELD_NUMBER: _builtins.int
     COMMANDS_FIELD_NUMBER: _builtins.int
     COMMIT_TIME_MEAN_FIELD_NUMBER: _builtins.int
+    BUNDLES_FIELD_NUMBER: _builtins.int
+    ESCALATIONS_FIELD_NUMBER: _builtins.int
+    SESSIONS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Output only. The daemon's version."""
     draining: _builtins.bool
@@ -166,6 +241,12 @@ class GetStatusResponse(_message.Message):
     """Output only. Batches committed since start."""
     commands: _builtins.int
     """Output only. Commands decided since start."""
+    bundles: _builtins.int
+    """Output only. Live bundles."""
+    escalations: _builtins.int
+    """Output only. Open escalations."""
+    sessions: _builtins.int
+    """Output only. Open sessions."""
     @_builtins.property
     def now(self) -> _timestamp_pb2.Timestamp:
         """Output only. The daemon's clock now."""
@@ -195,10 +276,13 @@ class GetStatusResponse(_message.Message):
         commits: _builtins.int = ...,
         commands: _builtins.int = ...,
         commit_time_mean: _duration_pb2.Duration | None = ...,
+        bundles: _builtins.int = ...,
+        escalations: _builtins.int = ...,
+        sessions: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["commit_time_mean", b"commit_time_mean", "now", b"now", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookings", b"bookings", "commands", b"commands", "commit_time_mean", b"commit_time_mean", "commits", b"commits", "draining", b"draining", "last_id", b"last_id", "locks", b"locks", "now", b"now", "permits", b"permits", "reservations", b"reservations", "uptime", b"uptime", "version", b"version", "waiters", b"waiters", "waiters_away", b"waiters_away"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookings", b"bookings", "bundles", b"bundles", "commands", b"commands", "commit_time_mean", b"commit_time_mean", "commits", b"commits", "draining", b"draining", "escalations", b"escalations", "last_id", b"last_id", "locks", b"locks", "now", b"now", "permits", b"permits", "reservations", b"reservations", "sessions", b"sessions", "uptime", b"uptime", "version", b"version", "waiters", b"waiters", "waiters_away", b"waiters_away"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -217,6 +301,10 @@ class Pool(_message.Message):
     QUEUED_FIELD_NUMBER: _builtins.int
     WINDOWS_FIELD_NUMBER: _builtins.int
     IS_OVERRIDDEN_FIELD_NUMBER: _builtins.int
+    CAPACITY_MIN_FIELD_NUMBER: _builtins.int
+    CAPACITY_MAX_FIELD_NUMBER: _builtins.int
+    OVERFLOW_FIELD_NUMBER: _builtins.int
+    ALLOCATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Its name."""
     capacity: _builtins.int
@@ -228,7 +316,15 @@ class Pool(_message.Message):
     queued: _builtins.int
     """Output only. Waiters."""
     is_overridden: _builtins.bool
-    """Output only. True if an operator has changed it."""
+    """Output only. True if an operator has changed it; an adaptive pool's capacity is pinned then."""
+    capacity_min: _builtins.int
+    """Output only. Bounds of an adaptive pool's capacity. 0: it does not adapt."""
+    capacity_max: _builtins.int
+    """Output only. See capacity_min."""
+    overflow: _builtins.str
+    """Output only. `queue`, `deny` or `borrow`, as configured."""
+    allocation: _builtins.str
+    """Output only. `priority` or `fair`, as configured."""
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[_rate_limit_pb2.WindowCapacity]:
         """Output only. The windows of a refilling pool, shortest first. Empty: its units are held and come back."""
@@ -243,10 +339,14 @@ class Pool(_message.Message):
         queued: _builtins.int = ...,
         windows: _abc.Iterable[_rate_limit_pb2.WindowCapacity] | None = ...,
         is_overridden: _builtins.bool = ...,
+        capacity_min: _builtins.int = ...,
+        capacity_max: _builtins.int = ...,
+        overflow: _builtins.str = ...,
+        allocation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "free", b"free", "is_overridden", b"is_overridden", "name", b"name", "queued", b"queued", "used", b"used", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "capacity", b"capacity", "capacity_max", b"capacity_max", "capacity_min", b"capacity_min", "free", b"free", "is_overridden", b"is_overridden", "name", b"name", "overflow", b"overflow", "queued", b"queued", "used", b"used", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -343,10 +443,13 @@ class UpdatePoolRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     CAPACITY_FIELD_NUMBER: _builtins.int
     WINDOWS_FIELD_NUMBER: _builtins.int
+    UNPIN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. The pool."""
     capacity: _builtins.int
     """For a pool whose units are held: its new capacity, 1..1e9. Units above it stay held until they come back."""
+    unpin: _builtins.bool
+    """Optional. True: let an adaptive pool adapt again, from the capacity it has. Not together with the others."""
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___WindowLimit]:
         """For a refilling pool: new limits of some or all of its windows."""
@@ -357,10 +460,11 @@ class UpdatePoolRequest(_message.Message):
         name: _builtins.str = ...,
         capacity: _builtins.int = ...,
         windows: _abc.Iterable[Global___WindowLimit] | None = ...,
+        unpin: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "name", b"name", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "name", b"name", "unpin", b"unpin", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -753,3 +857,314 @@ class WatchEventsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchEventsResponse: _TypeAlias = WatchEventsResponse  # noqa: Y015
+
+@_typing.final
+class Escalation(_message.Message):
+    """A conflict that somebody is asked to decide."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ESCALATION_ID_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    WAITED_FIELD_NUMBER: _builtins.int
+    HOLDER_FIELD_NUMBER: _builtins.int
+    HOLDER_ID_FIELD_NUMBER: _builtins.int
+    OPENED_AT_FIELD_NUMBER: _builtins.int
+    DECIDE_BY_FIELD_NUMBER: _builtins.int
+    DECIDE_WITHIN_FIELD_NUMBER: _builtins.int
+    DEFAULT_DECISION_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    DECIDED_BY_FIELD_NUMBER: _builtins.int
+    IS_OPEN_FIELD_NUMBER: _builtins.int
+    escalation_id: _builtins.int
+    """Output only. Names it."""
+    subject: _builtins.str
+    """Output only. What is contended: the item, `type/resource_id`, pool or endpoint."""
+    worker: _builtins.str
+    """Output only. Who waits."""
+    priority: _common_pb2.Priority.ValueType
+    """Output only. The waiter's class."""
+    holder: _builtins.str
+    """Output only. Who holds it, where there is one holder."""
+    holder_id: _builtins.int
+    """Output only. The fencing token or id of what the holder has. 0: there is no one holder."""
+    default_decision: Global___Decision.ValueType
+    """Output only. What holds if nobody decides."""
+    decision: Global___Decision.ValueType
+    """Output only. What was decided; unspecified while it is open, and where the wait ended before."""
+    decided_by: _builtins.str
+    """Output only. Who decided; `default` where nobody did. Empty while it is open."""
+    is_open: _builtins.bool
+    """Output only. False: it is closed."""
+    @_builtins.property
+    def waited(self) -> _duration_pb2.Duration:
+        """Output only. How long it had waited when this was opened."""
+
+    @_builtins.property
+    def opened_at(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it was opened, on the daemon's clock."""
+
+    @_builtins.property
+    def decide_by(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When the default holds if nobody decides."""
+
+    @_builtins.property
+    def decide_within(self) -> _duration_pb2.Duration:
+        """Output only. Time left for it."""
+
+    def __init__(
+        self,
+        *,
+        escalation_id: _builtins.int = ...,
+        subject: _builtins.str = ...,
+        worker: _builtins.str = ...,
+        priority: _common_pb2.Priority.ValueType = ...,
+        waited: _duration_pb2.Duration | None = ...,
+        holder: _builtins.str = ...,
+        holder_id: _builtins.int = ...,
+        opened_at: _timestamp_pb2.Timestamp | None = ...,
+        decide_by: _timestamp_pb2.Timestamp | None = ...,
+        decide_within: _duration_pb2.Duration | None = ...,
+        default_decision: Global___Decision.ValueType = ...,
+        decision: Global___Decision.ValueType = ...,
+        decided_by: _builtins.str = ...,
+        is_open: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decide_by", b"decide_by", "decide_within", b"decide_within", "opened_at", b"opened_at", "waited", b"waited"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decide_by", b"decide_by", "decide_within", b"decide_within", "decided_by", b"decided_by", "decision", b"decision", "default_decision", b"default_decision", "escalation_id", b"escalation_id", "holder", b"holder", "holder_id", b"holder_id", "is_open", b"is_open", "opened_at", b"opened_at", "priority", b"priority", "subject", b"subject", "waited", b"waited", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Escalation: _TypeAlias = Escalation  # noqa: Y015
+
+@_typing.final
+class WatchEscalationsRequest(_message.Message):
+    """Asks for escalations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchEscalationsRequest: _TypeAlias = WatchEscalationsRequest  # noqa: Y015
+
+@_typing.final
+class WatchEscalationsResponse(_message.Message):
+    """One escalation, as it stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ESCALATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def escalation(self) -> Global___Escalation:
+        """Output only. Open, or just closed."""
+
+    def __init__(
+        self,
+        *,
+        escalation: Global___Escalation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["escalation", b"escalation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["escalation", b"escalation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchEscalationsResponse: _TypeAlias = WatchEscalationsResponse  # noqa: Y015
+
+@_typing.final
+class ResolveEscalationRequest(_message.Message):
+    """Decides an escalation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ESCALATION_ID_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    DECIDED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    escalation_id: _builtins.int
+    """Required. The escalation."""
+    decision: Global___Decision.ValueType
+    """Required. What to do."""
+    decided_by: _builtins.str
+    """Required. Who decides, 1..128 bytes; kept in the event."""
+    reason: _builtins.str
+    """Optional. Why, <= 512 bytes; logged and sent to watchers."""
+    def __init__(
+        self,
+        *,
+        escalation_id: _builtins.int = ...,
+        decision: Global___Decision.ValueType = ...,
+        decided_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_by", b"decided_by", "decision", b"decision", "escalation_id", b"escalation_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveEscalationRequest: _TypeAlias = ResolveEscalationRequest  # noqa: Y015
+
+@_typing.final
+class ResolveEscalationResponse(_message.Message):
+    """The escalation, closed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ESCALATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def escalation(self) -> Global___Escalation:
+        """Output only. As it was decided."""
+
+    def __init__(
+        self,
+        *,
+        escalation: Global___Escalation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["escalation", b"escalation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["escalation", b"escalation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveEscalationResponse: _TypeAlias = ResolveEscalationResponse  # noqa: Y015
+
+@_typing.final
+class SessionInfo(_message.Message):
+    """A worker's session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    WORKER_CLASS_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    OPENED_AT_FIELD_NUMBER: _builtins.int
+    EXPIRES_IN_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    CONNECTED_FIELD_NUMBER: _builtins.int
+    worker: _builtins.str
+    """Output only. The worker."""
+    worker_class: _builtins.str
+    """Output only. Its class, as it registered."""
+    weight: _builtins.float
+    """Output only. Its weight where shares are proportional."""
+    held: _builtins.int
+    """Output only. Locks, reservations, permits and bundles it holds."""
+    connected: _builtins.bool
+    """Output only. Whether its stream is connected."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Output only. As it registered."""
+
+    @_builtins.property
+    def opened_at(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it was opened, on the daemon's clock."""
+
+    @_builtins.property
+    def expires_in(self) -> _duration_pb2.Duration:
+        """Output only. Time left without a keepalive."""
+
+    def __init__(
+        self,
+        *,
+        worker: _builtins.str = ...,
+        worker_class: _builtins.str = ...,
+        weight: _builtins.float = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        opened_at: _timestamp_pb2.Timestamp | None = ...,
+        expires_in: _duration_pb2.Duration | None = ...,
+        held: _builtins.int = ...,
+        connected: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_in", b"expires_in", "opened_at", b"opened_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "expires_in", b"expires_in", "held", b"held", "labels", b"labels", "opened_at", b"opened_at", "weight", b"weight", "worker", b"worker", "worker_class", b"worker_class"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionInfo: _TypeAlias = SessionInfo  # noqa: Y015
+
+@_typing.final
+class ListSessionsRequest(_message.Message):
+    """Asks for the sessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Optional. 1..1000; 0 means 100."""
+    page_token: _builtins.str
+    """Optional. `next_page_token` of the previous page. Empty: the first page."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSessionsRequest: _TypeAlias = ListSessionsRequest  # noqa: Y015
+
+@_typing.final
+class ListSessionsResponse(_message.Message):
+    """A page of sessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Output only. For the next page. Empty: this was the last."""
+    @_builtins.property
+    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionInfo]:
+        """Output only. By worker."""
+
+    def __init__(
+        self,
+        *,
+        sessions: _abc.Iterable[Global___SessionInfo] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSessionsResponse: _TypeAlias = ListSessionsResponse  # noqa: Y015

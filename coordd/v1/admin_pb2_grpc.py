@@ -75,6 +75,21 @@ class AdminServiceStub:
                 request_serializer=coordd_dot_v1_dot_admin__pb2.WatchEventsRequest.SerializeToString,
                 response_deserializer=coordd_dot_v1_dot_admin__pb2.WatchEventsResponse.FromString,
                 _registered_method=True)
+        self.WatchEscalations = channel.unary_stream(
+                '/coordd.v1.AdminService/WatchEscalations',
+                request_serializer=coordd_dot_v1_dot_admin__pb2.WatchEscalationsRequest.SerializeToString,
+                response_deserializer=coordd_dot_v1_dot_admin__pb2.WatchEscalationsResponse.FromString,
+                _registered_method=True)
+        self.ResolveEscalation = channel.unary_unary(
+                '/coordd.v1.AdminService/ResolveEscalation',
+                request_serializer=coordd_dot_v1_dot_admin__pb2.ResolveEscalationRequest.SerializeToString,
+                response_deserializer=coordd_dot_v1_dot_admin__pb2.ResolveEscalationResponse.FromString,
+                _registered_method=True)
+        self.ListSessions = channel.unary_unary(
+                '/coordd.v1.AdminService/ListSessions',
+                request_serializer=coordd_dot_v1_dot_admin__pb2.ListSessionsRequest.SerializeToString,
+                response_deserializer=coordd_dot_v1_dot_admin__pb2.ListSessionsResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -140,6 +155,28 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchEscalations(self, request, context):
+        """Streams the open escalations, oldest first, and from then on each one that is opened or closed, until cancelled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveEscalation(self, request, context):
+        """Decides an escalation. The first decision counts.
+        Errors: NOT_FOUND (never opened), FAILED_PRECONDITION (ESCALATION_CLOSED; NOT_PREEMPTIBLE: no single holder).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSessions(self, request, context):
+        """Pages through the open sessions, by worker.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -182,6 +219,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.WatchEvents,
                     request_deserializer=coordd_dot_v1_dot_admin__pb2.WatchEventsRequest.FromString,
                     response_serializer=coordd_dot_v1_dot_admin__pb2.WatchEventsResponse.SerializeToString,
+            ),
+            'WatchEscalations': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEscalations,
+                    request_deserializer=coordd_dot_v1_dot_admin__pb2.WatchEscalationsRequest.FromString,
+                    response_serializer=coordd_dot_v1_dot_admin__pb2.WatchEscalationsResponse.SerializeToString,
+            ),
+            'ResolveEscalation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveEscalation,
+                    request_deserializer=coordd_dot_v1_dot_admin__pb2.ResolveEscalationRequest.FromString,
+                    response_serializer=coordd_dot_v1_dot_admin__pb2.ResolveEscalationResponse.SerializeToString,
+            ),
+            'ListSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSessions,
+                    request_deserializer=coordd_dot_v1_dot_admin__pb2.ListSessionsRequest.FromString,
+                    response_serializer=coordd_dot_v1_dot_admin__pb2.ListSessionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -401,6 +453,87 @@ class AdminService:
             '/coordd.v1.AdminService/WatchEvents',
             coordd_dot_v1_dot_admin__pb2.WatchEventsRequest.SerializeToString,
             coordd_dot_v1_dot_admin__pb2.WatchEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEscalations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/coordd.v1.AdminService/WatchEscalations',
+            coordd_dot_v1_dot_admin__pb2.WatchEscalationsRequest.SerializeToString,
+            coordd_dot_v1_dot_admin__pb2.WatchEscalationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveEscalation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coordd.v1.AdminService/ResolveEscalation',
+            coordd_dot_v1_dot_admin__pb2.ResolveEscalationRequest.SerializeToString,
+            coordd_dot_v1_dot_admin__pb2.ResolveEscalationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coordd.v1.AdminService/ListSessions',
+            coordd_dot_v1_dot_admin__pb2.ListSessionsRequest.SerializeToString,
+            coordd_dot_v1_dot_admin__pb2.ListSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

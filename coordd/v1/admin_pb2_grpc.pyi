@@ -55,6 +55,14 @@ class AdminServiceStub:
     """
     WatchEvents: _grpc.UnaryStreamMultiCallable[_admin_pb2.WatchEventsRequest, _admin_pb2.WatchEventsResponse]
     """Streams what happens from now on, until cancelled. A reader that falls behind is told how many events it missed."""
+    WatchEscalations: _grpc.UnaryStreamMultiCallable[_admin_pb2.WatchEscalationsRequest, _admin_pb2.WatchEscalationsResponse]
+    """Streams the open escalations, oldest first, and from then on each one that is opened or closed, until cancelled."""
+    ResolveEscalation: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ResolveEscalationRequest, _admin_pb2.ResolveEscalationResponse]
+    """Decides an escalation. The first decision counts.
+    Errors: NOT_FOUND (never opened), FAILED_PRECONDITION (ESCALATION_CLOSED; NOT_PREEMPTIBLE: no single holder).
+    """
+    ListSessions: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListSessionsRequest, _admin_pb2.ListSessionsResponse]
+    """Pages through the open sessions, by worker."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -83,6 +91,14 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
     WatchEvents: _aio.UnaryStreamMultiCallable[_admin_pb2.WatchEventsRequest, _admin_pb2.WatchEventsResponse]  # type: ignore[assignment]
     """Streams what happens from now on, until cancelled. A reader that falls behind is told how many events it missed."""
+    WatchEscalations: _aio.UnaryStreamMultiCallable[_admin_pb2.WatchEscalationsRequest, _admin_pb2.WatchEscalationsResponse]  # type: ignore[assignment]
+    """Streams the open escalations, oldest first, and from then on each one that is opened or closed, until cancelled."""
+    ResolveEscalation: _aio.UnaryUnaryMultiCallable[_admin_pb2.ResolveEscalationRequest, _admin_pb2.ResolveEscalationResponse]  # type: ignore[assignment]
+    """Decides an escalation. The first decision counts.
+    Errors: NOT_FOUND (never opened), FAILED_PRECONDITION (ESCALATION_CLOSED; NOT_PREEMPTIBLE: no single holder).
+    """
+    ListSessions: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListSessionsRequest, _admin_pb2.ListSessionsResponse]  # type: ignore[assignment]
+    """Pages through the open sessions, by worker."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Inspection and intervention."""
@@ -156,5 +172,31 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_admin_pb2.WatchEventsResponse], _abc.AsyncIterator[_admin_pb2.WatchEventsResponse]]:
         """Streams what happens from now on, until cancelled. A reader that falls behind is told how many events it missed."""
+
+    @_abc_1.abstractmethod
+    def WatchEscalations(
+        self,
+        request: _admin_pb2.WatchEscalationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admin_pb2.WatchEscalationsResponse], _abc.AsyncIterator[_admin_pb2.WatchEscalationsResponse]]:
+        """Streams the open escalations, oldest first, and from then on each one that is opened or closed, until cancelled."""
+
+    @_abc_1.abstractmethod
+    def ResolveEscalation(
+        self,
+        request: _admin_pb2.ResolveEscalationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ResolveEscalationResponse, _abc.Awaitable[_admin_pb2.ResolveEscalationResponse]]:
+        """Decides an escalation. The first decision counts.
+        Errors: NOT_FOUND (never opened), FAILED_PRECONDITION (ESCALATION_CLOSED; NOT_PREEMPTIBLE: no single holder).
+        """
+
+    @_abc_1.abstractmethod
+    def ListSessions(
+        self,
+        request: _admin_pb2.ListSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListSessionsResponse, _abc.Awaitable[_admin_pb2.ListSessionsResponse]]:
+        """Pages through the open sessions, by worker."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

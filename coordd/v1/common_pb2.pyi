@@ -77,6 +77,16 @@ class _RefusalReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Refusal
     """The wait ended because its wait_timeout passed."""
     REFUSAL_REASON_SUPERSEDED: _RefusalReason.ValueType  # 9
     """The wait goes on elsewhere: another stream has resumed it by the same request_id."""
+    REFUSAL_REASON_GATE: _RefusalReason.ValueType  # 10
+    """Upstream has refused a call; nobody calls the endpoint before its gate opens."""
+    REFUSAL_REASON_WOULD_TIME_OUT: _RefusalReason.ValueType  # 11
+    """A wait would last longer than its wait_timeout; refused at once. `retry_after` is when a new arrival would be served."""
+    REFUSAL_REASON_ESCALATION_DENIED: _RefusalReason.ValueType  # 12
+    """A coordination worker has decided the conflict against this request."""
+    REFUSAL_REASON_HEADROOM: _RefusalReason.ValueType  # 13
+    """What is left is kept for more urgent classes."""
+    REFUSAL_REASON_PACED: _RefusalReason.ValueType  # 14
+    """The endpoint's calls are spread evenly over its window, and the next one's time has not come."""
 
 class RefusalReason(_RefusalReason, metaclass=_RefusalReasonEnumTypeWrapper):
     """Why a request was refused, or why a waiter still waits. Normal business, not an error."""
@@ -101,7 +111,45 @@ REFUSAL_REASON_WAIT_TIMEOUT: RefusalReason.ValueType  # 8
 """The wait ended because its wait_timeout passed."""
 REFUSAL_REASON_SUPERSEDED: RefusalReason.ValueType  # 9
 """The wait goes on elsewhere: another stream has resumed it by the same request_id."""
+REFUSAL_REASON_GATE: RefusalReason.ValueType  # 10
+"""Upstream has refused a call; nobody calls the endpoint before its gate opens."""
+REFUSAL_REASON_WOULD_TIME_OUT: RefusalReason.ValueType  # 11
+"""A wait would last longer than its wait_timeout; refused at once. `retry_after` is when a new arrival would be served."""
+REFUSAL_REASON_ESCALATION_DENIED: RefusalReason.ValueType  # 12
+"""A coordination worker has decided the conflict against this request."""
+REFUSAL_REASON_HEADROOM: RefusalReason.ValueType  # 13
+"""What is left is kept for more urgent classes."""
+REFUSAL_REASON_PACED: RefusalReason.ValueType  # 14
+"""The endpoint's calls are spread evenly over its window, and the next one's time has not come."""
 Global___RefusalReason: _TypeAlias = RefusalReason  # noqa: Y015
+
+class _OnConflict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnConflictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnConflict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_CONFLICT_UNSPECIFIED: _OnConflict.ValueType  # 0
+    """Not said: as configured for the kind or type, which by default is WAIT."""
+    ON_CONFLICT_WAIT: _OnConflict.ValueType  # 1
+    """It waits, and is escalated after the configured `escalate_after`, if any."""
+    ON_CONFLICT_DENY: _OnConflict.ValueType  # 2
+    """It is refused at once."""
+    ON_CONFLICT_ESCALATE: _OnConflict.ValueType  # 3
+    """It waits, and a coordination worker is asked at once."""
+
+class OnConflict(_OnConflict, metaclass=_OnConflictEnumTypeWrapper):
+    """What becomes of a request that conflicts with a holder."""
+
+ON_CONFLICT_UNSPECIFIED: OnConflict.ValueType  # 0
+"""Not said: as configured for the kind or type, which by default is WAIT."""
+ON_CONFLICT_WAIT: OnConflict.ValueType  # 1
+"""It waits, and is escalated after the configured `escalate_after`, if any."""
+ON_CONFLICT_DENY: OnConflict.ValueType  # 2
+"""It is refused at once."""
+ON_CONFLICT_ESCALATE: OnConflict.ValueType  # 3
+"""It waits, and a coordination worker is asked at once."""
+Global___OnConflict: _TypeAlias = OnConflict  # noqa: Y015
 
 @_typing.final
 class Refusal(_message.Message):

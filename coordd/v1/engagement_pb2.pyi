@@ -95,6 +95,7 @@ class Lock(_message.Message):
     GRANTED_AT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     EXPIRES_IN_FIELD_NUMBER: _builtins.int
+    PREEMPTED_FIELD_NUMBER: _builtins.int
     item: _builtins.str
     """Output only. The item."""
     kind: _builtins.str
@@ -103,6 +104,8 @@ class Lock(_message.Message):
     """Output only. The holder."""
     fencing_token: _builtins.int
     """Output only. Strictly increasing over the whole daemon, never reused. Hand it to whatever the lock protects."""
+    preempted: _builtins.bool
+    """Output only. True once a coordination worker has taken it away: it ends at `expires_at`, and can't be renewed."""
     @_builtins.property
     def granted_at(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was granted, on the daemon's clock."""
@@ -125,10 +128,11 @@ class Lock(_message.Message):
         granted_at: _timestamp_pb2.Timestamp | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         expires_in: _duration_pb2.Duration | None = ...,
+        preempted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "expires_in", b"expires_in", "granted_at", b"granted_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "expires_in", b"expires_in", "fencing_token", b"fencing_token", "granted_at", b"granted_at", "item", b"item", "kind", b"kind", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "expires_in", b"expires_in", "fencing_token", b"fencing_token", "granted_at", b"granted_at", "item", b"item", "kind", b"kind", "preempted", b"preempted", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -274,6 +278,7 @@ class AwaitLockRequest(_message.Message):
     QUALITY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     WAIT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    ON_CONFLICT_FIELD_NUMBER: _builtins.int
     item: _builtins.str
     """Required. The item, 1..512 bytes of printable UTF-8."""
     worker: _builtins.str
@@ -286,6 +291,8 @@ class AwaitLockRequest(_message.Message):
     """Optional. Quality of what the worker would do, 0..1. Absent: 0. Higher goes first among equals."""
     request_id: _builtins.str
     """Optional, <= 128 bytes. With one, a broken stream keeps its place for `resume_grace` and the same id resumes it."""
+    on_conflict: _common_pb2.OnConflict.ValueType
+    """Optional. What happens where the item is held. Unspecified: as configured for the kind."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """Optional. How long to hold it unless renewed, 100 ms..24 h, counted from the grant. Absent: the kind's default."""
@@ -305,10 +312,11 @@ class AwaitLockRequest(_message.Message):
         quality: _builtins.float | None = ...,
         request_id: _builtins.str = ...,
         wait_timeout: _duration_pb2.Duration | None = ...,
+        on_conflict: _common_pb2.OnConflict.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_quality", b"_quality", "quality", b"quality", "ttl", b"ttl", "wait_timeout", b"wait_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quality", b"_quality", "item", b"item", "kind", b"kind", "priority", b"priority", "quality", b"quality", "request_id", b"request_id", "ttl", b"ttl", "wait_timeout", b"wait_timeout", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quality", b"_quality", "item", b"item", "kind", b"kind", "on_conflict", b"on_conflict", "priority", b"priority", "quality", b"quality", "request_id", b"request_id", "ttl", b"ttl", "wait_timeout", b"wait_timeout", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__quality: _TypeAlias = _typing.Literal["quality"]  # noqa: Y015
     _WhichOneofArgType__quality: _TypeAlias = _typing.Literal["_quality", b"_quality"]  # noqa: Y015

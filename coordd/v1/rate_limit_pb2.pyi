@@ -78,6 +78,34 @@ USAGE_RESULT_NOT_SENT: UsageResult.ValueType  # 3
 """The call was never sent: its permits go back."""
 Global___UsageResult: _TypeAlias = UsageResult  # noqa: Y015
 
+class _GateState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GateStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GATE_STATE_UNSPECIFIED: _GateState.ValueType  # 0
+    """Never sent."""
+    GATE_STATE_OPEN: _GateState.ValueType  # 1
+    """Calls are permitted as the windows allow."""
+    GATE_STATE_CLOSED: _GateState.ValueType  # 2
+    """Upstream has refused a call: none is permitted before `opens_at`."""
+    GATE_STATE_PROBING: _GateState.ValueType  # 3
+    """One call, the probe, is under way; its result opens the gate or closes it again."""
+
+class GateState(_GateState, metaclass=_GateStateEnumTypeWrapper):
+    """Whether an endpoint is open."""
+
+GATE_STATE_UNSPECIFIED: GateState.ValueType  # 0
+"""Never sent."""
+GATE_STATE_OPEN: GateState.ValueType  # 1
+"""Calls are permitted as the windows allow."""
+GATE_STATE_CLOSED: GateState.ValueType  # 2
+"""Upstream has refused a call: none is permitted before `opens_at`."""
+GATE_STATE_PROBING: GateState.ValueType  # 3
+"""One call, the probe, is under way; its result opens the gate or closes it again."""
+Global___GateState: _TypeAlias = GateState  # noqa: Y015
+
 @_typing.final
 class Permit(_message.Message):
     """The right to make calls."""
@@ -336,7 +364,9 @@ class RecordUsageRequest(_message.Message):
     """Optional. The HTTP status upstream answered with, 100..599. 0: none. 429 counts as a violation in the status."""
     @_builtins.property
     def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Header]:
-        """Optional. The response's header fields as they came, at most 100; shown to watchers of events."""
+        """Optional. The response's header fields as they came, at most 100; shown to watchers of events. What they say of limits,
+        of what remains and of when to come back is learnt for the whole fleet; malformed ones are ignored and counted.
+        """
 
     def __init__(
         self,
@@ -657,14 +687,25 @@ class WindowAllocation(_message.Message):
     ALLOCATED_FIELD_NUMBER: _builtins.int
     USED_FIELD_NUMBER: _builtins.int
     REMAINING_FIELD_NUMBER: _builtins.int
+    OWN_FIELD_NUMBER: _builtins.int
+    LENT_FIELD_NUMBER: _builtins.int
+    BORROWED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. As in WindowCapacity."""
     allocated: _builtins.int
-    """Output only. With `allocation = "priority"` the whole limit; with `"fair"` the limit shared equally among active workers."""
+    """Output only. With `allocation = "priority"` the whole limit; with `"fair"` this worker's max-min fair share among active
+    workers: never less than its own part by weight, if it wants that much, and more where others leave theirs.
+    """
     used: _builtins.int
     """Output only. What this worker has used of the window."""
     remaining: _builtins.int
     """Output only. What is left for it: the least of allocated - used and what the window has left."""
+    own: _builtins.int
+    """Output only. This worker's own part by weight, lent or not. 0 with `allocation = "priority"`."""
+    lent: _builtins.int
+    """Output only. Of its own part, what it is not expected to want, and others may use."""
+    borrowed: _builtins.int
+    """Output only. What it has used beyond its own part."""
     @_builtins.property
     def window(self) -> _duration_pb2.Duration:
         """Output only. Its length."""
@@ -677,10 +718,13 @@ class WindowAllocation(_message.Message):
         allocated: _builtins.int = ...,
         used: _builtins.int = ...,
         remaining: _builtins.int = ...,
+        own: _builtins.int = ...,
+        lent: _builtins.int = ...,
+        borrowed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated", b"allocated", "name", b"name", "remaining", b"remaining", "used", b"used", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated", b"allocated", "borrowed", b"borrowed", "lent", b"lent", "name", b"name", "own", b"own", "remaining", b"remaining", "used", b"used", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -694,8 +738,17 @@ class GetWorkerAllocationResponse(_message.Message):
 
     WINDOWS_FIELD_NUMBER: _builtins.int
     ACTIVE_WORKERS_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    EFFICIENCY_FIELD_NUMBER: _builtins.int
+    DEMAND_PER_S_FIELD_NUMBER: _builtins.int
     active_workers: _builtins.int
-    """Output only. Workers with calls in the shortest window, this one included."""
+    """Output only. Workers that share the endpoint now, this one included: with a session, or seen within `active_window`."""
+    weight: _builtins.float
+    """Output only. This worker's weight in the sharing."""
+    efficiency: _builtins.float
+    """Output only. Share of this worker's calls that succeeded of late, 0..1; 1 before the first report."""
+    demand_per_s: _builtins.float
+    """Output only. Calls a second it is expected to want, from what it asked for of late."""
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___WindowAllocation]:
         """Output only. Every window, shortest first."""
@@ -705,10 +758,13 @@ class GetWorkerAllocationResponse(_message.Message):
         *,
         windows: _abc.Iterable[Global___WindowAllocation] | None = ...,
         active_workers: _builtins.int = ...,
+        weight: _builtins.float = ...,
+        efficiency: _builtins.float = ...,
+        demand_per_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_workers", b"active_workers", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_workers", b"active_workers", "demand_per_s", b"demand_per_s", "efficiency", b"efficiency", "weight", b"weight", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -744,6 +800,11 @@ class EndpointStatus(_message.Message):
     QUEUED_FIELD_NUMBER: _builtins.int
     WINDOWS_FIELD_NUMBER: _builtins.int
     VIOLATIONS_FIELD_NUMBER: _builtins.int
+    GATE_FIELD_NUMBER: _builtins.int
+    LEARNED_FIELD_NUMBER: _builtins.int
+    MALFORMED_HEADERS_FIELD_NUMBER: _builtins.int
+    FORECASTS_FIELD_NUMBER: _builtins.int
+    SCHEDULING_ERROR_FIELD_NUMBER: _builtins.int
     endpoint: _builtins.str
     """Output only. The endpoint."""
     health: Global___Health.ValueType
@@ -756,9 +817,29 @@ class EndpointStatus(_message.Message):
     """Output only. Waiters."""
     violations: _builtins.int
     """Output only. 429s reported since the daemon started."""
+    malformed_headers: _builtins.int
+    """Output only. Header fields that could not be read since the daemon started."""
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___WindowCapacity]:
         """Output only. Every window, shortest first."""
+
+    @_builtins.property
+    def gate(self) -> Global___Gate:
+        """Output only. Whether calls may be made at all."""
+
+    @_builtins.property
+    def learned(self) -> _containers.RepeatedCompositeFieldContainer[Global___LearnedLimit]:
+        """Output only. What upstream's headers have taught that differs from the configuration."""
+
+    @_builtins.property
+    def forecasts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassForecast]:
+        """Output only. What each class is expected to ask for."""
+
+    @_builtins.property
+    def scheduling_error(self) -> _duration_pb2.Duration:
+        """Output only. Mean of |actual - promised| over bookings and waits that were told when they would be served. Absent: none
+        was served yet.
+        """
 
     def __init__(
         self,
@@ -770,14 +851,123 @@ class EndpointStatus(_message.Message):
         queued: _builtins.int = ...,
         windows: _abc.Iterable[Global___WindowCapacity] | None = ...,
         violations: _builtins.int = ...,
+        gate: Global___Gate | None = ...,
+        learned: _abc.Iterable[Global___LearnedLimit] | None = ...,
+        malformed_headers: _builtins.int = ...,
+        forecasts: _abc.Iterable[Global___ClassForecast] | None = ...,
+        scheduling_error: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gate", b"gate", "scheduling_error", b"scheduling_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_workers", b"active_workers", "endpoint", b"endpoint", "health", b"health", "queued", b"queued", "utilisation", b"utilisation", "violations", b"violations", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_workers", b"active_workers", "endpoint", b"endpoint", "forecasts", b"forecasts", "gate", b"gate", "health", b"health", "learned", b"learned", "malformed_headers", b"malformed_headers", "queued", b"queued", "scheduling_error", b"scheduling_error", "utilisation", b"utilisation", "violations", b"violations", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EndpointStatus: _TypeAlias = EndpointStatus  # noqa: Y015
+
+@_typing.final
+class Gate(_message.Message):
+    """An endpoint's gate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    OPENS_AT_FIELD_NUMBER: _builtins.int
+    OPENS_IN_FIELD_NUMBER: _builtins.int
+    STRIKES_FIELD_NUMBER: _builtins.int
+    state: Global___GateState.ValueType
+    """Output only. Open, closed or probing."""
+    strikes: _builtins.int
+    """Output only. Refusals in a row that stand behind the length of the pause; they fade with successes and with time."""
+    @_builtins.property
+    def opens_at(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When the next call may be made. Absent when open."""
+
+    @_builtins.property
+    def opens_in(self) -> _duration_pb2.Duration:
+        """Output only. The same from now."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___GateState.ValueType = ...,
+        opens_at: _timestamp_pb2.Timestamp | None = ...,
+        opens_in: _duration_pb2.Duration | None = ...,
+        strikes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["opens_at", b"opens_at", "opens_in", b"opens_in"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["opens_at", b"opens_at", "opens_in", b"opens_in", "state", b"state", "strikes", b"strikes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Gate: _TypeAlias = Gate  # noqa: Y015
+
+@_typing.final
+class LearnedLimit(_message.Message):
+    """A window's limit as upstream tells it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WINDOW_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    CONFIGURED_FIELD_NUMBER: _builtins.int
+    IN_FORCE_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """Output only. What upstream allows."""
+    configured: _builtins.int
+    """Output only. What the configuration, or an operator, says."""
+    in_force: _builtins.bool
+    """Output only. True: it is lower and in force. False: it is higher, which only suggests to configure it."""
+    @_builtins.property
+    def window(self) -> _duration_pb2.Duration:
+        """Output only. The window."""
+
+    def __init__(
+        self,
+        *,
+        window: _duration_pb2.Duration | None = ...,
+        limit: _builtins.int = ...,
+        configured: _builtins.int = ...,
+        in_force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["configured", b"configured", "in_force", b"in_force", "limit", b"limit", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LearnedLimit: _TypeAlias = LearnedLimit  # noqa: Y015
+
+@_typing.final
+class ClassForecast(_message.Message):
+    """What one class is expected to ask for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    PER_S_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    priority: _common_pb2.Priority.ValueType
+    """Output only. The class."""
+    per_s: _builtins.float
+    """Output only. Calls a second."""
+    kept: _builtins.int
+    """Output only. Calls that lower classes leave to it now, in the fullest window."""
+    def __init__(
+        self,
+        *,
+        priority: _common_pb2.Priority.ValueType = ...,
+        per_s: _builtins.float = ...,
+        kept: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept", b"kept", "per_s", b"per_s", "priority", b"priority"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassForecast: _TypeAlias = ClassForecast  # noqa: Y015
 
 @_typing.final
 class GetSystemStatusResponse(_message.Message):

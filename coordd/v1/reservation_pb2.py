@@ -27,43 +27,45 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63oordd/v1/reservation.proto\x12\tcoordd.v1\x1a\x16\x63oordd/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x84\x02\n\x0bReservation\x12\x16\n\x0ereservation_id\x18\x01 \x01(\x04\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x13\n\x0bresource_id\x18\x03 \x01(\t\x12\x0c\n\x04pool\x18\x04 \x01(\t\x12\r\n\x05units\x18\x05 \x01(\r\x12\x0e\n\x06worker\x18\x06 \x01(\t\x12.\n\ngranted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\nexpires_in\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"\xbd\x01\n\x16ReserveResourceRequest\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x13\n\x0bresource_id\x18\x02 \x01(\t\x12\x0e\n\x06worker\x18\x03 \x01(\t\x12\r\n\x05units\x18\x04 \x01(\r\x12&\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12%\n\x08priority\x18\x06 \x01(\x0e\x32\x13.coordd.v1.Priority\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"u\n\x17ReserveResourceResponse\x12)\n\x07granted\x18\x01 \x01(\x0b\x32\x16.coordd.v1.ReservationH\x00\x12%\n\x07refused\x18\x02 \x01(\x0b\x32\x12.coordd.v1.RefusalH\x00\x42\x08\n\x06result\"\xef\x01\n\x17\x41waitReservationRequest\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x13\n\x0bresource_id\x18\x02 \x01(\t\x12\x0e\n\x06worker\x18\x03 \x01(\t\x12\r\n\x05units\x18\x04 \x01(\r\x12&\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12%\n\x08priority\x18\x06 \x01(\x0e\x32\x13.coordd.v1.Priority\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12/\n\x0cwait_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9a\x01\n\x18\x41waitReservationResponse\x12#\n\x06queued\x18\x01 \x01(\x0b\x32\x11.coordd.v1.QueuedH\x00\x12)\n\x07granted\x18\x02 \x01(\x0b\x32\x16.coordd.v1.ReservationH\x00\x12%\n\x07refused\x18\x03 \x01(\x0b\x32\x12.coordd.v1.RefusalH\x00\x42\x07\n\x05\x65vent\"i\n\x17RenewReservationRequest\x12\x16\n\x0ereservation_id\x18\x01 \x01(\x04\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"G\n\x18RenewReservationResponse\x12+\n\x0breservation\x18\x01 \x01(\x0b\x32\x16.coordd.v1.Reservation\"V\n\x16ReleaseResourceRequest\x12\x16\n\x0ereservation_id\x18\x01 \x01(\x04\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x14\n\x0cunused_units\x18\x03 \x01(\r\"3\n\x17ReleaseResourceResponse\x12\x18\n\x10\x61lready_released\x18\x01 \x01(\x08\"s\n\x18\x43heckAvailabilityRequest\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x13\n\x0bresource_id\x18\x02 \x01(\t\x12\r\n\x05units\x18\x03 \x01(\r\x12%\n\x08priority\x18\x04 \x01(\x0e\x32\x13.coordd.v1.Priority\"\xc7\x01\n\x19\x43heckAvailabilityResponse\x12\x11\n\tavailable\x18\x01 \x01(\x08\x12\x16\n\x0equeue_position\x18\x02 \x01(\r\x12\x31\n\x0e\x65stimated_wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\nblocked_by\x18\x04 \x01(\x0b\x32\x12.coordd.v1.Refusal\x12\x12\n\nfree_units\x18\x05 \x01(\r\x12\x10\n\x08\x63\x61pacity\x18\x06 \x01(\r\"^\n\x17ListReservationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06worker\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\"a\n\x18ListReservationsResponse\x12,\n\x0creservations\x18\x01 \x03(\x0b\x32\x16.coordd.v1.Reservation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x85\x01\n\x16ReserveApiQuotaRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x11\n\toperation\x18\x02 \x01(\t\x12\r\n\x05units\x18\x03 \x01(\r\x12%\n\x08priority\x18\x04 \x01(\x0e\x32\x13.coordd.v1.Priority\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"u\n\x17ReserveApiQuotaResponse\x12)\n\x07granted\x18\x01 \x01(\x0b\x32\x16.coordd.v1.ReservationH\x00\x12%\n\x07refused\x18\x02 \x01(\x0b\x32\x12.coordd.v1.RefusalH\x00\x42\x08\n\x06result2\x9b\x05\n\x12ReservationService\x12X\n\x0fReserveResource\x12!.coordd.v1.ReserveResourceRequest\x1a\".coordd.v1.ReserveResourceResponse\x12]\n\x10\x41waitReservation\x12\".coordd.v1.AwaitReservationRequest\x1a#.coordd.v1.AwaitReservationResponse0\x01\x12[\n\x10RenewReservation\x12\".coordd.v1.RenewReservationRequest\x1a#.coordd.v1.RenewReservationResponse\x12X\n\x0fReleaseResource\x12!.coordd.v1.ReleaseResourceRequest\x1a\".coordd.v1.ReleaseResourceResponse\x12^\n\x11\x43heckAvailability\x12#.coordd.v1.CheckAvailabilityRequest\x1a$.coordd.v1.CheckAvailabilityResponse\x12[\n\x10ListReservations\x12\".coordd.v1.ListReservationsRequest\x1a#.coordd.v1.ListReservationsResponse\x12X\n\x0fReserveApiQuota\x12!.coordd.v1.ReserveApiQuotaRequest\x1a\".coordd.v1.ReserveApiQuotaResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63oordd/v1/reservation.proto\x12\tcoordd.v1\x1a\x16\x63oordd/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x02\n\x0bReservation\x12\x16\n\x0ereservation_id\x18\x01 \x01(\x04\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x13\n\x0bresource_id\x18\x03 \x01(\t\x12\x0c\n\x04pool\x18\x04 \x01(\t\x12\r\n\x05units\x18\x05 \x01(\r\x12\x0e\n\x06worker\x18\x06 \x01(\t\x12.\n\ngranted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\nexpires_in\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tpreempted\x18\n \x01(\x08\"\xbd\x01\n\x16ReserveResourceRequest\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x13\n\x0bresource_id\x18\x02 \x01(\t\x12\x0e\n\x06worker\x18\x03 \x01(\t\x12\r\n\x05units\x18\x04 \x01(\r\x12&\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12%\n\x08priority\x18\x06 \x01(\x0e\x32\x13.coordd.v1.Priority\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"u\n\x17ReserveResourceResponse\x12)\n\x07granted\x18\x01 \x01(\x0b\x32\x16.coordd.v1.ReservationH\x00\x12%\n\x07refused\x18\x02 \x01(\x0b\x32\x12.coordd.v1.RefusalH\x00\x42\x08\n\x06result\"\x9b\x02\n\x17\x41waitReservationRequest\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x13\n\x0bresource_id\x18\x02 \x01(\t\x12\x0e\n\x06worker\x18\x03 \x01(\t\x12\r\n\x05units\x18\x04 \x01(\r\x12&\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12%\n\x08priority\x18\x06 \x01(\x0e\x32\x13.coordd.v1.Priority\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12/\n\x0cwait_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x0bon_conflict\x18\t \x01(\x0e\x32\x15.coordd.v1.OnConflict\"\x9a\x01\n\x18\x41waitReservationResponse\x12#\n\x06queued\x18\x01 \x01(\x0b\x32\x11.coordd.v1.QueuedH\x00\x12)\n\x07granted\x18\x02 \x01(\x0b\x32\x16.coordd.v1.ReservationH\x00\x12%\n\x07refused\x18\x03 \x01(\x0b\x32\x12.coordd.v1.RefusalH\x00\x42\x07\n\x05\x65vent\"i\n\x17RenewReservationRequest\x12\x16\n\x0ereservation_id\x18\x01 \x01(\x04\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"G\n\x18RenewReservationResponse\x12+\n\x0breservation\x18\x01 \x01(\x0b\x32\x16.coordd.v1.Reservation\"\xa9\x01\n\x16ReleaseResourceRequest\x12\x16\n\x0ereservation_id\x18\x01 \x01(\x04\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x14\n\x0cunused_units\x18\x03 \x01(\r\x12%\n\x06result\x18\x04 \x01(\x0e\x32\x15.coordd.v1.WorkResult\x12*\n\x07latency\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"3\n\x17ReleaseResourceResponse\x12\x18\n\x10\x61lready_released\x18\x01 \x01(\x08\"s\n\x18\x43heckAvailabilityRequest\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x13\n\x0bresource_id\x18\x02 \x01(\t\x12\r\n\x05units\x18\x03 \x01(\r\x12%\n\x08priority\x18\x04 \x01(\x0e\x32\x13.coordd.v1.Priority\"\xc7\x01\n\x19\x43heckAvailabilityResponse\x12\x11\n\tavailable\x18\x01 \x01(\x08\x12\x16\n\x0equeue_position\x18\x02 \x01(\r\x12\x31\n\x0e\x65stimated_wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\nblocked_by\x18\x04 \x01(\x0b\x32\x12.coordd.v1.Refusal\x12\x12\n\nfree_units\x18\x05 \x01(\r\x12\x10\n\x08\x63\x61pacity\x18\x06 \x01(\r\"^\n\x17ListReservationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06worker\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\"a\n\x18ListReservationsResponse\x12,\n\x0creservations\x18\x01 \x03(\x0b\x32\x16.coordd.v1.Reservation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x85\x01\n\x16ReserveApiQuotaRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x11\n\toperation\x18\x02 \x01(\t\x12\r\n\x05units\x18\x03 \x01(\r\x12%\n\x08priority\x18\x04 \x01(\x0e\x32\x13.coordd.v1.Priority\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"u\n\x17ReserveApiQuotaResponse\x12)\n\x07granted\x18\x01 \x01(\x0b\x32\x16.coordd.v1.ReservationH\x00\x12%\n\x07refused\x18\x02 \x01(\x0b\x32\x12.coordd.v1.RefusalH\x00\x42\x08\n\x06result*^\n\nWorkResult\x12\x1b\n\x17WORK_RESULT_UNSPECIFIED\x10\x00\x12\x17\n\x13WORK_RESULT_SUCCESS\x10\x01\x12\x1a\n\x16WORK_RESULT_OVERLOADED\x10\x02\x32\x9b\x05\n\x12ReservationService\x12X\n\x0fReserveResource\x12!.coordd.v1.ReserveResourceRequest\x1a\".coordd.v1.ReserveResourceResponse\x12]\n\x10\x41waitReservation\x12\".coordd.v1.AwaitReservationRequest\x1a#.coordd.v1.AwaitReservationResponse0\x01\x12[\n\x10RenewReservation\x12\".coordd.v1.RenewReservationRequest\x1a#.coordd.v1.RenewReservationResponse\x12X\n\x0fReleaseResource\x12!.coordd.v1.ReleaseResourceRequest\x1a\".coordd.v1.ReleaseResourceResponse\x12^\n\x11\x43heckAvailability\x12#.coordd.v1.CheckAvailabilityRequest\x1a$.coordd.v1.CheckAvailabilityResponse\x12[\n\x10ListReservations\x12\".coordd.v1.ListReservationsRequest\x1a#.coordd.v1.ListReservationsResponse\x12X\n\x0fReserveApiQuota\x12!.coordd.v1.ReserveApiQuotaRequest\x1a\".coordd.v1.ReserveApiQuotaResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'coordd.v1.reservation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_WORKRESULT']._serialized_start=2341
+  _globals['_WORKRESULT']._serialized_end=2435
   _globals['_RESERVATION']._serialized_start=132
-  _globals['_RESERVATION']._serialized_end=392
-  _globals['_RESERVERESOURCEREQUEST']._serialized_start=395
-  _globals['_RESERVERESOURCEREQUEST']._serialized_end=584
-  _globals['_RESERVERESOURCERESPONSE']._serialized_start=586
-  _globals['_RESERVERESOURCERESPONSE']._serialized_end=703
-  _globals['_AWAITRESERVATIONREQUEST']._serialized_start=706
-  _globals['_AWAITRESERVATIONREQUEST']._serialized_end=945
-  _globals['_AWAITRESERVATIONRESPONSE']._serialized_start=948
-  _globals['_AWAITRESERVATIONRESPONSE']._serialized_end=1102
-  _globals['_RENEWRESERVATIONREQUEST']._serialized_start=1104
-  _globals['_RENEWRESERVATIONREQUEST']._serialized_end=1209
-  _globals['_RENEWRESERVATIONRESPONSE']._serialized_start=1211
-  _globals['_RENEWRESERVATIONRESPONSE']._serialized_end=1282
-  _globals['_RELEASERESOURCEREQUEST']._serialized_start=1284
-  _globals['_RELEASERESOURCEREQUEST']._serialized_end=1370
-  _globals['_RELEASERESOURCERESPONSE']._serialized_start=1372
-  _globals['_RELEASERESOURCERESPONSE']._serialized_end=1423
-  _globals['_CHECKAVAILABILITYREQUEST']._serialized_start=1425
-  _globals['_CHECKAVAILABILITYREQUEST']._serialized_end=1540
-  _globals['_CHECKAVAILABILITYRESPONSE']._serialized_start=1543
-  _globals['_CHECKAVAILABILITYRESPONSE']._serialized_end=1742
-  _globals['_LISTRESERVATIONSREQUEST']._serialized_start=1744
-  _globals['_LISTRESERVATIONSREQUEST']._serialized_end=1838
-  _globals['_LISTRESERVATIONSRESPONSE']._serialized_start=1840
-  _globals['_LISTRESERVATIONSRESPONSE']._serialized_end=1937
-  _globals['_RESERVEAPIQUOTAREQUEST']._serialized_start=1940
-  _globals['_RESERVEAPIQUOTAREQUEST']._serialized_end=2073
-  _globals['_RESERVEAPIQUOTARESPONSE']._serialized_start=2075
-  _globals['_RESERVEAPIQUOTARESPONSE']._serialized_end=2192
-  _globals['_RESERVATIONSERVICE']._serialized_start=2195
-  _globals['_RESERVATIONSERVICE']._serialized_end=2862
+  _globals['_RESERVATION']._serialized_end=411
+  _globals['_RESERVERESOURCEREQUEST']._serialized_start=414
+  _globals['_RESERVERESOURCEREQUEST']._serialized_end=603
+  _globals['_RESERVERESOURCERESPONSE']._serialized_start=605
+  _globals['_RESERVERESOURCERESPONSE']._serialized_end=722
+  _globals['_AWAITRESERVATIONREQUEST']._serialized_start=725
+  _globals['_AWAITRESERVATIONREQUEST']._serialized_end=1008
+  _globals['_AWAITRESERVATIONRESPONSE']._serialized_start=1011
+  _globals['_AWAITRESERVATIONRESPONSE']._serialized_end=1165
+  _globals['_RENEWRESERVATIONREQUEST']._serialized_start=1167
+  _globals['_RENEWRESERVATIONREQUEST']._serialized_end=1272
+  _globals['_RENEWRESERVATIONRESPONSE']._serialized_start=1274
+  _globals['_RENEWRESERVATIONRESPONSE']._serialized_end=1345
+  _globals['_RELEASERESOURCEREQUEST']._serialized_start=1348
+  _globals['_RELEASERESOURCEREQUEST']._serialized_end=1517
+  _globals['_RELEASERESOURCERESPONSE']._serialized_start=1519
+  _globals['_RELEASERESOURCERESPONSE']._serialized_end=1570
+  _globals['_CHECKAVAILABILITYREQUEST']._serialized_start=1572
+  _globals['_CHECKAVAILABILITYREQUEST']._serialized_end=1687
+  _globals['_CHECKAVAILABILITYRESPONSE']._serialized_start=1690
+  _globals['_CHECKAVAILABILITYRESPONSE']._serialized_end=1889
+  _globals['_LISTRESERVATIONSREQUEST']._serialized_start=1891
+  _globals['_LISTRESERVATIONSREQUEST']._serialized_end=1985
+  _globals['_LISTRESERVATIONSRESPONSE']._serialized_start=1987
+  _globals['_LISTRESERVATIONSRESPONSE']._serialized_end=2084
+  _globals['_RESERVEAPIQUOTAREQUEST']._serialized_start=2087
+  _globals['_RESERVEAPIQUOTAREQUEST']._serialized_end=2220
+  _globals['_RESERVEAPIQUOTARESPONSE']._serialized_start=2222
+  _globals['_RESERVEAPIQUOTARESPONSE']._serialized_end=2339
+  _globals['_RESERVATIONSERVICE']._serialized_start=2438
+  _globals['_RESERVATIONSERVICE']._serialized_end=3105
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +21,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _WorkResult:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WorkResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WorkResult.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WORK_RESULT_UNSPECIFIED: _WorkResult.ValueType  # 0
+    """Not said."""
+    WORK_RESULT_SUCCESS: _WorkResult.ValueType  # 1
+    """Well."""
+    WORK_RESULT_OVERLOADED: _WorkResult.ValueType  # 2
+    """It failed in a way that says the resource is overloaded: a timeout, a refused connection, a 5xx."""
+
+class WorkResult(_WorkResult, metaclass=_WorkResultEnumTypeWrapper):
+    """How the work under a reservation went."""
+
+WORK_RESULT_UNSPECIFIED: WorkResult.ValueType  # 0
+"""Not said."""
+WORK_RESULT_SUCCESS: WorkResult.ValueType  # 1
+"""Well."""
+WORK_RESULT_OVERLOADED: WorkResult.ValueType  # 2
+"""It failed in a way that says the resource is overloaded: a timeout, a refused connection, a 5xx."""
+Global___WorkResult: _TypeAlias = WorkResult  # noqa: Y015
 
 @_typing.final
 class Reservation(_message.Message):
@@ -36,6 +61,7 @@ class Reservation(_message.Message):
     GRANTED_AT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     EXPIRES_IN_FIELD_NUMBER: _builtins.int
+    PREEMPTED_FIELD_NUMBER: _builtins.int
     reservation_id: _builtins.int
     """Output only. Names the reservation; from the same sequence as fencing tokens."""
     type: _builtins.str
@@ -48,6 +74,8 @@ class Reservation(_message.Message):
     """Output only. Units held."""
     worker: _builtins.str
     """Output only. The holder."""
+    preempted: _builtins.bool
+    """Output only. True once a coordination worker has taken it away: it ends at `expires_at`, and can't be renewed."""
     @_builtins.property
     def granted_at(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was granted, on the daemon's clock."""
@@ -72,10 +100,11 @@ class Reservation(_message.Message):
         granted_at: _timestamp_pb2.Timestamp | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         expires_in: _duration_pb2.Duration | None = ...,
+        preempted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "expires_in", b"expires_in", "granted_at", b"granted_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "expires_in", b"expires_in", "granted_at", b"granted_at", "pool", b"pool", "reservation_id", b"reservation_id", "resource_id", b"resource_id", "type", b"type", "units", b"units", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "expires_in", b"expires_in", "granted_at", b"granted_at", "pool", b"pool", "preempted", b"preempted", "reservation_id", b"reservation_id", "resource_id", b"resource_id", "type", b"type", "units", b"units", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -177,6 +206,7 @@ class AwaitReservationRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     WAIT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    ON_CONFLICT_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     """Required. A type from the configuration."""
     resource_id: _builtins.str
@@ -189,6 +219,8 @@ class AwaitReservationRequest(_message.Message):
     """Optional. Unspecified means MEDIUM."""
     request_id: _builtins.str
     """Optional, <= 128 bytes. With one, a broken stream keeps its place for `resume_grace` and the same id resumes it."""
+    on_conflict: _common_pb2.OnConflict.ValueType
+    """Optional. What happens where the resource is held. Unspecified: as configured for the type."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """Optional. How long to hold it unless renewed, 100 ms..24 h, counted from the grant. Absent: the type's default."""
@@ -208,10 +240,11 @@ class AwaitReservationRequest(_message.Message):
         priority: _common_pb2.Priority.ValueType = ...,
         request_id: _builtins.str = ...,
         wait_timeout: _duration_pb2.Duration | None = ...,
+        on_conflict: _common_pb2.OnConflict.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl", "wait_timeout", b"wait_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["priority", b"priority", "request_id", b"request_id", "resource_id", b"resource_id", "ttl", b"ttl", "type", b"type", "units", b"units", "wait_timeout", b"wait_timeout", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["on_conflict", b"on_conflict", "priority", b"priority", "request_id", b"request_id", "resource_id", b"resource_id", "ttl", b"ttl", "type", b"type", "units", b"units", "wait_timeout", b"wait_timeout", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -320,22 +353,32 @@ class ReleaseResourceRequest(_message.Message):
     RESERVATION_ID_FIELD_NUMBER: _builtins.int
     WORKER_FIELD_NUMBER: _builtins.int
     UNUSED_UNITS_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    LATENCY_FIELD_NUMBER: _builtins.int
     reservation_id: _builtins.int
     """Required. The reservation."""
     worker: _builtins.str
     """Required. The holder."""
     unused_units: _builtins.int
     """Optional. For units of a refilling pool: how many were not used and go back. Must be 0 for held resources."""
+    result: Global___WorkResult.ValueType
+    """Optional. How the work went; an adaptive pool learns from it. Unspecified: nothing is learnt."""
+    @_builtins.property
+    def latency(self) -> _duration_pb2.Duration:
+        """Optional. How long the work took; an adaptive pool with a `latency_target` learns from it. Absent: nothing is learnt."""
+
     def __init__(
         self,
         *,
         reservation_id: _builtins.int = ...,
         worker: _builtins.str = ...,
         unused_units: _builtins.int = ...,
+        result: Global___WorkResult.ValueType = ...,
+        latency: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reservation_id", b"reservation_id", "unused_units", b"unused_units", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "reservation_id", b"reservation_id", "result", b"result", "unused_units", b"unused_units", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

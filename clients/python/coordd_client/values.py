@@ -79,6 +79,11 @@ class RefusalReason(_WireEnum):
     BOOKING_EARLY = 7
     WAIT_TIMEOUT = 8
     SUPERSEDED = 9
+    GATE = 10
+    WOULD_TIME_OUT = 11
+    ESCALATION_DENIED = 12
+    HEADROOM = 13
+    PACED = 14
 
 
 # ---- refusals and waits
