@@ -25,7 +25,7 @@ def settings_lines(settings: Settings) -> Iterator[str]:
         if isinstance(table, BaseModel):
             yield from _aligned([[f"[{name}]"], *_pairs(_texts(table), _texts(default))])
         else:
-            yield from _aligned(list(_rows(name, section_model(field.annotation), table, default)))
+            yield from _aligned(list(_columns(name, section_model(field.annotation), table, default)))
         yield ""
     yield "* differs from the default"
 
@@ -35,23 +35,23 @@ def _pairs(texts: Mapping[str, str], defaults: Mapping[str, str]) -> Iterator[li
         yield [f"  {key}", _marked(text, defaults[key])]
 
 
-def _rows(
+def _columns(
     section: str,
     model: type[BaseModel],
     tables: Mapping[str, BaseModel],
     defaults: Mapping[str, BaseModel],
 ) -> Iterator[list[str]]:
-    columns = [field.alias or key for key, field in model.model_fields.items() if key != "enabled"]
-    yield [f"[{section}]", *(columns if tables else [])]
-    for name, table in tables.items():
-        default = _texts(defaults[name] if name in defaults else _fresh(table))
-        cells = (_marked(text, default[key]) for key, text in _texts(table).items())
-        yield [f"  {name}" if name in defaults else f"  {name}{_MARK}", *cells]
-    for name in defaults:
-        if name not in tables:
-            yield [f"  {name}{_MARK}", "removed"]
-    if not tables and not defaults:
+    """Yield a section of tables, a column for each, since they have more keys than a line has room."""
+    removed = [name for name in defaults if name not in tables]
+    names = [name if name in defaults else name + _MARK for name in tables]
+    yield [f"[{section}]", *names, *(name + _MARK for name in removed)]
+    if not tables and not removed:
         yield ["  none"]
+        return
+    texts = [(_texts(table), _texts(defaults.get(name) or _fresh(table))) for name, table in tables.items()]
+    for key in (field.alias or name for name, field in model.model_fields.items() if name != "enabled"):
+        cells = (_marked(text[key], default[key]) for text, default in texts)
+        yield [f"  {key}", *cells, *("removed" for _ in removed)]
 
 
 def _fresh(table: BaseModel) -> BaseModel:
@@ -81,14 +81,20 @@ def _text(value: Any, *, is_length: bool) -> str:
         return format_length(value)
     if isinstance(value, dict):
         return ", ".join(_entry(key, inner) for key, inner in value.items()) or _NONE
+    if isinstance(value, list):
+        return ", ".join(value) or _NONE
+    if isinstance(value, bool):
+        return str(value).lower()
     # A capacity of 0 is none; a quality of 0.0 is one.
     is_none = value is None or value == "" or (isinstance(value, int) and value == 0)
     return _NONE if is_none else str(value)
 
 
-def _entry(key: int | str, value: int | str) -> str:
-    # A window, or a pool by the id that draws on it.
-    return f"{value}/{format_length(key)}" if isinstance(key, int) else f"{key}: {value}"
+def _entry(key: int | str, value: float | str) -> str:
+    # A window, or a pool by the id that draws on it, an interval by kind, a part by class.
+    if isinstance(key, int):
+        return f"{value}/{format_length(key)}"
+    return f"{key}: {format_length(value) if isinstance(value, int) else value}"
 
 
 def _marked(text: str, default: str) -> str:

@@ -76,6 +76,11 @@ _SENTENCES = {
     common_pb2.REFUSAL_REASON_BOOKING_EARLY: "the booking's time for {subject} has not come yet",
     common_pb2.REFUSAL_REASON_WAIT_TIMEOUT: "the wait for {subject} ran out of time",
     common_pb2.REFUSAL_REASON_SUPERSEDED: "a later wait for {subject} with this request id has replaced it",
+    common_pb2.REFUSAL_REASON_GATE: "upstream has refused calls of {subject}: its gate is closed",
+    common_pb2.REFUSAL_REASON_WOULD_TIME_OUT: "the wait for {subject} would last longer than it may",
+    common_pb2.REFUSAL_REASON_ESCALATION_DENIED: "a coordination worker has decided against it: {subject}",
+    common_pb2.REFUSAL_REASON_HEADROOM: "what is left of {subject} is kept for more urgent requests",
+    common_pb2.REFUSAL_REASON_PACED: "calls of {subject} are spread evenly, and it is not time for the next",
 }
 
 

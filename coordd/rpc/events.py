@@ -10,6 +10,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from coordd.core import commands, outcomes, records
+from coordd.core.rules import spell_length
 from coordd.engine import DrainChanged, Event
 from coordd.rpc import messages
 from coordd.v1 import admin_pb2 as pb
@@ -252,7 +253,101 @@ def _expired(event: Any) -> Told:
     return _about(outcome.grant, pb.EVENT_TYPE_EXPIRED)
 
 
-# What is not here is not told: that a waiter is away is a matter between the daemon and its wire.
+def _bundle_released(event: Any) -> Told | None:
+    outcome: outcomes.BundleReleased = event.outcome
+    return _ended(outcome.bundle)
+
+
+def _preempted(event: Any) -> Told:
+    outcome: outcomes.Preempted = event.outcome
+    left_ns = outcome.at - event.at
+    detail = f"in {spell_length(left_ns)}" if left_ns > 0 else "taken"
+    return _about(outcome.grant, pb.EVENT_TYPE_PREEMPTED, detail)
+
+
+def _session(record: records.Session, type_: pb.EventType.ValueType, detail: str = "") -> Told:
+    return Told(
+        subject=pb.SUBJECT_SESSION,
+        type=type_,
+        name=record.worker,
+        kind=record.worker_class,
+        worker=record.worker,
+        detail=detail,
+    )
+
+
+def _session_opened(event: Any) -> Told:
+    outcome: outcomes.SessionOpened = event.outcome
+    return _session(outcome.session, pb.EVENT_TYPE_OPENED, "resumed" if outcome.is_resumed else "")
+
+
+def _session_closed(event: Any) -> Told | None:
+    outcome: outcomes.SessionClosed = event.outcome
+    if outcome.session is None:
+        return None
+    return _session(outcome.session, pb.EVENT_TYPE_RELEASED, f"{outcome.released} released")
+
+
+def _session_expired(event: Any) -> Told:
+    outcome: outcomes.SessionExpired = event.outcome
+    return _session(outcome.session, pb.EVENT_TYPE_EXPIRED)
+
+
+def _escalation_changed(event: Any) -> Told:
+    outcome: outcomes.EscalationChanged = event.outcome
+    record = outcome.escalation
+    type_ = pb.EVENT_TYPE_OPENED if outcome.is_open else pb.EVENT_TYPE_RESOLVED
+    decision = pb.Decision.Name(record.decision).removeprefix("DECISION_").lower()  # type: ignore[arg-type]
+    detail = f"{decision} by {record.decided_by}" if record.decision else ""
+    return Told(
+        subject=pb.SUBJECT_ESCALATION,
+        type=type_,
+        id=record.id,
+        name=record.subject,
+        worker=record.worker,
+        detail=detail,
+    )
+
+
+def _gate_changed(event: Any) -> Told:
+    gate: records.Gate = event.outcome.gate
+    detail = "probing" if gate.probe_id else ""
+    if gate.closed_until > event.at:
+        detail = f"for {spell_length(gate.closed_until - event.at)}"
+    type_ = pb.EVENT_TYPE_CLOSED if detail else pb.EVENT_TYPE_OPENED
+    return Told(subject=pb.SUBJECT_GATE, type=type_, name=gate.endpoint, detail=detail)
+
+
+def _limit_learned(event: Any) -> Told:
+    outcome: outcomes.LimitLearned = event.outcome
+    is_in_force = outcome.is_in_force
+    detail = (
+        f"upstream allows {outcome.value} in {spell_length(outcome.window_ns)}, "
+        f"configured are {outcome.configured}"
+    )
+    type_ = pb.EVENT_TYPE_LEARNED if is_in_force else pb.EVENT_TYPE_ALERT
+    return Told(subject=pb.SUBJECT_SETTING, type=type_, name=outcome.subject, detail=detail)
+
+
+def _alert(event: Any) -> Told:
+    outcome: outcomes.Alert = event.outcome
+    return Told(
+        subject=pb.SUBJECT_SETTING, type=pb.EVENT_TYPE_ALERT, name=outcome.subject, detail=outcome.detail
+    )
+
+
+def _capacity_changed(event: Any) -> Told:
+    outcome: outcomes.CapacityChanged = event.outcome
+    return Told(
+        subject=pb.SUBJECT_SETTING,
+        type=pb.EVENT_TYPE_LEARNED,
+        name=f"pool/{outcome.pool}",
+        detail=f"capacity {outcome.before} -> {outcome.after}",
+    )
+
+
+# What is not here is not told: that a waiter is away, or a session kept, is a matter between the daemon and
+# its wire; what a decision changes is told by the notice of it.
 _TELL: Final[Mapping[type, Callable[[Any], Told | None]]] = {
     outcomes.Granted: _granted,
     outcomes.Booked: _booked,
@@ -270,4 +365,14 @@ _TELL: Final[Mapping[type, Callable[[Any], Told | None]]] = {
     outcomes.WaitGranted: _wait_granted,
     outcomes.WaitRefused: _wait_refused,
     outcomes.Expired: _expired,
+    outcomes.BundleReleased: _bundle_released,
+    outcomes.Preempted: _preempted,
+    outcomes.SessionOpened: _session_opened,
+    outcomes.SessionClosed: _session_closed,
+    outcomes.SessionExpired: _session_expired,
+    outcomes.EscalationChanged: _escalation_changed,
+    outcomes.GateChanged: _gate_changed,
+    outcomes.LimitLearned: _limit_learned,
+    outcomes.Alert: _alert,
+    outcomes.CapacityChanged: _capacity_changed,
 }

@@ -353,7 +353,7 @@ class ReleaseResourceRequest(_message.Message):
     RESERVATION_ID_FIELD_NUMBER: _builtins.int
     WORKER_FIELD_NUMBER: _builtins.int
     UNUSED_UNITS_FIELD_NUMBER: _builtins.int
-    RESULT_FIELD_NUMBER: _builtins.int
+    WORK_RESULT_FIELD_NUMBER: _builtins.int
     LATENCY_FIELD_NUMBER: _builtins.int
     reservation_id: _builtins.int
     """Required. The reservation."""
@@ -361,7 +361,7 @@ class ReleaseResourceRequest(_message.Message):
     """Required. The holder."""
     unused_units: _builtins.int
     """Optional. For units of a refilling pool: how many were not used and go back. Must be 0 for held resources."""
-    result: Global___WorkResult.ValueType
+    work_result: Global___WorkResult.ValueType
     """Optional. How the work went; an adaptive pool learns from it. Unspecified: nothing is learnt."""
     @_builtins.property
     def latency(self) -> _duration_pb2.Duration:
@@ -373,12 +373,12 @@ class ReleaseResourceRequest(_message.Message):
         reservation_id: _builtins.int = ...,
         worker: _builtins.str = ...,
         unused_units: _builtins.int = ...,
-        result: Global___WorkResult.ValueType = ...,
+        work_result: Global___WorkResult.ValueType = ...,
         latency: _duration_pb2.Duration | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "reservation_id", b"reservation_id", "result", b"result", "unused_units", b"unused_units", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "reservation_id", b"reservation_id", "unused_units", b"unused_units", "work_result", b"work_result", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

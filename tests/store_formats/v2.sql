@@ -16,8 +16,8 @@ CREATE TABLE locks (
     granted_at INTEGER NOT NULL,
     expires_at INTEGER NOT NULL,
     ttl_ns INTEGER NOT NULL,
-    request_id TEXT NOT NULL, preempt_at INTEGER NOT NULL DEFAULT 0
-) STRICT;
+    request_id TEXT NOT NULL
+, preempt_at INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE TABLE engagements (
     token INTEGER PRIMARY KEY,
     item TEXT NOT NULL,
@@ -42,8 +42,8 @@ CREATE TABLE reservations (
     expires_at INTEGER NOT NULL,
     ttl_ns INTEGER NOT NULL,
     is_refilling INTEGER NOT NULL,
-    request_id TEXT NOT NULL, preempt_at INTEGER NOT NULL DEFAULT 0
-) STRICT;
+    request_id TEXT NOT NULL
+, preempt_at INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE TABLE permits (
     id INTEGER PRIMARY KEY,
     endpoint TEXT NOT NULL,
@@ -51,8 +51,8 @@ CREATE TABLE permits (
     count INTEGER NOT NULL,
     granted_at INTEGER NOT NULL,
     use_by INTEGER NOT NULL,
-    request_id TEXT NOT NULL, priority INTEGER NOT NULL DEFAULT 2
-) STRICT;
+    request_id TEXT NOT NULL
+, priority INTEGER NOT NULL DEFAULT 2) STRICT;
 CREATE TABLE bookings (
     id INTEGER PRIMARY KEY,
     endpoint TEXT NOT NULL,

@@ -77,6 +77,9 @@ def test_the_example_is_the_defaults() -> None:
         "recovery",
         "requests",
         "scheduling",
+        "sharing",
+        "escalation",
+        "sessions",
     ):
         assert getattr(written, section) == getattr(defaults, section)
         assert getattr(written, section).model_fields_set == set(type(getattr(written, section)).model_fields)
@@ -118,7 +121,9 @@ def test_everything_reaches_the_rules(read: Any) -> None:
         2 * SECOND,
         1,
     )
-    limit = LimitRule(windows={MINUTE: 1, HOUR: 2}, use_within_ns=SECOND, claim_window_ns=2 * SECOND)
+    limit = LimitRule(
+        windows={MINUTE: 1, HOUR: 2}, use_within_ns=SECOND, claim_window_ns=2 * SECOND, forecast_max=0.5
+    )
     assert rules.limits["x"] == limit
     assert list(rules.limits["x"].windows) == [MINUTE, HOUR]  # shortest first, whatever the file's order
     assert rules.pools["x"] == PoolRule(limit=LimitRule(windows={HOUR: 2}, use_within_ns=SECOND))
@@ -241,7 +246,10 @@ def test_bare_values_are_refused_with_a_hint(problems: Any, value: str) -> None:
             "kinds.like.min_interval: is longer than store.history_retention",
         ),
         (
-            'store.history_retention = "1h"\nkinds = { quote.enabled = false, reply.enabled = false }',
+            (
+                'store.history_retention = "1h"\nlocks.memory = "1h"\nkinds.quote.enabled = false\n'
+                "kinds.reply.enabled = false"
+            ),
             "kinds.like.min_interval: is longer than store.history_retention",
         ),
         (
@@ -249,11 +257,14 @@ def test_bare_values_are_refused_with_a_hint(problems: Any, value: str) -> None:
             "kinds.quote.min_interval: is longer than store.history_retention, 2d: a restart would",
         ),
         (
-            f'store.history_retention = "2h"\n{ONLY_ANALYSIS}\nkinds.analysis.lock_delay = "3h"',
+            (
+                f'store.history_retention = "2h"\nlocks.memory = "2h"\n{ONLY_ANALYSIS}\n'
+                'kinds.analysis.lock_delay = "3h"'
+            ),
             "kinds.analysis.lock_delay: is longer than store.history_retention, 2h: a restart would",
         ),
         (
-            f'store.history_retention = "2h"\n{ONLY_ANALYSIS}\nrequests.memory = "3h"',
+            f'store.history_retention = "2h"\nlocks.memory = "2h"\n{ONLY_ANALYSIS}\nrequests.memory = "3h"',
             "requests.memory: is longer than store.history_retention, 2h: a restart would",
         ),
         ('store.path = ""', "store.path: is empty; it names the data file"),
@@ -356,6 +367,7 @@ def test_what_refers_to_a_wrong_table_is_not_judged(problems: Any) -> None:
 def test_a_kind_that_is_removed_needs_no_history(read: Any) -> None:
     settings = read("""
         store.history_retention = "1h"
+        locks.memory = "1h"
         [kinds]
         quote.enabled = false
         reply.enabled = false

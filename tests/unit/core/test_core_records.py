@@ -7,6 +7,9 @@ from coordd.core.commands import RequestLock, UpdatePool
 from coordd.core.limits import MINUTE
 from coordd.core.records import KEY_COLUMNS, RECORD_TYPES, Table
 
+# Those that hold something below.
+FILLED = tuple(Table)[: Table.ENDED_REQUESTS + 1]
+
 
 @pytest.fixture
 def full(desk: Desk) -> Desk:
@@ -21,7 +24,7 @@ def full(desk: Desk) -> Desk:
     return desk
 
 
-@pytest.mark.parametrize("table", Table)
+@pytest.mark.parametrize("table", FILLED)
 def test_a_row_read_back_makes_its_record_by_position(full: Desk, table: Table) -> None:
     rows = full.machine.snapshot()[table]
     assert rows
@@ -30,7 +33,7 @@ def test_a_row_read_back_makes_its_record_by_position(full: Desk, table: Table) 
         assert record.row() == row
 
 
-@pytest.mark.parametrize("table", Table)
+@pytest.mark.parametrize("table", FILLED)
 def test_leading_columns_are_the_key(full: Desk, table: Table) -> None:
     rows = full.machine.snapshot()[table]
     assert len({row[: KEY_COLUMNS[table]] for row in rows}) == len(rows)

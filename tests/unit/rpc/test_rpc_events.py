@@ -4,11 +4,23 @@ import typing
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from coordd.core import commands, outcomes
 from coordd.core.limits import SECOND
 from coordd.core.outcomes import Reason, Refused
-from coordd.core.records import Booking, Engagement, Lock, Outcome, Permit, Reservation
+from coordd.core.records import (
+    Booking,
+    Bundle,
+    Engagement,
+    Escalation,
+    Gate,
+    Lock,
+    Outcome,
+    Permit,
+    Reservation,
+    Session,
+)
 from coordd.core.waiters import Waiter
 from coordd.engine import Event
 from coordd.rpc import events
@@ -26,6 +38,22 @@ PERMIT = Permit(id=4, endpoint="e", worker="w", count=5, granted_at=1, use_by=2)
 BOOKING = Booking(id=5, endpoint="e", worker="w", count=6, booked_at=1, execute_at=2, claim_until=3, use_by=4)
 ENGAGEMENT = Engagement(
     token=1, item="i", kind="like", worker="w", outcome=Outcome.UNKNOWN, at=2, granted_at=1, ended_by=0
+)
+BUNDLE = Bundle(id=8, worker="w", granted_at=1, members="[1,4]", claims="{}", held=(LOCK, PERMIT))
+SESSION = Session(
+    worker="w", worker_class="fast", weight_milli=1, labels="{}", opened_at=1, expires_at=2, ttl_ns=1
+)
+ESCALATION = Escalation(
+    id=9,
+    waiter_id=7,
+    subject="i",
+    worker="w",
+    priority=2,
+    waited_ns=1,
+    holder="v",
+    holder_id=1,
+    opened_at=1,
+    decide_by=2,
 )
 REQUEST = commands.RequestLock(item="i", kind="like", worker="w")
 REFUSED = Refused(reason=Reason.HELD, subject="i")
@@ -117,6 +145,96 @@ TOLD = [
     ),
     (None, outcomes.Expired(grant=PERMIT), (X, pb.SUBJECT_PERMIT, 4, "e", "", 5, "")),
     (None, outcomes.Expired(grant=BOOKING), (X, pb.SUBJECT_BOOKING, 5, "e", "", 6, "")),
+    (None, outcomes.Granted(grant=BUNDLE), (G, pb.SUBJECT_BUNDLE, 8, "", "", 2, "")),
+    (None, outcomes.BundleReleased(bundle=BUNDLE), (R, pb.SUBJECT_BUNDLE, 8, "", "", 2, "")),
+    (
+        None,
+        outcomes.Preempted(grant=LOCK, at=8 * SECOND),
+        (pb.EVENT_TYPE_PREEMPTED, pb.SUBJECT_LOCK, 1, "i", "like", 0, "in 5s"),
+    ),
+    (
+        None,
+        outcomes.Preempted(grant=LOCK, at=3 * SECOND),
+        (pb.EVENT_TYPE_PREEMPTED, pb.SUBJECT_LOCK, 1, "i", "like", 0, "taken"),
+    ),
+    (
+        None,
+        outcomes.SessionOpened(session=SESSION, is_resumed=True),
+        (pb.EVENT_TYPE_OPENED, pb.SUBJECT_SESSION, 0, "w", "fast", 0, "resumed"),
+    ),
+    (
+        None,
+        outcomes.SessionClosed(session=SESSION, released=3),
+        (R, pb.SUBJECT_SESSION, 0, "w", "fast", 0, "3 released"),
+    ),
+    (None, outcomes.SessionExpired(session=SESSION), (X, pb.SUBJECT_SESSION, 0, "w", "fast", 0, "")),
+    (
+        None,
+        outcomes.EscalationChanged(escalation=ESCALATION, is_open=True),
+        (pb.EVENT_TYPE_OPENED, pb.SUBJECT_ESCALATION, 9, "i", "", 0, ""),
+    ),
+    (
+        None,
+        outcomes.EscalationChanged(
+            escalation=replace(ESCALATION, decision=3, decided_by="me"), is_open=False
+        ),
+        (pb.EVENT_TYPE_RESOLVED, pb.SUBJECT_ESCALATION, 9, "i", "", 0, "preempt by me"),
+    ),
+    (
+        None,
+        outcomes.GateChanged(gate=Gate("e", closed_until=5 * SECOND)),
+        (pb.EVENT_TYPE_CLOSED, pb.SUBJECT_GATE, 0, "e", "", 0, "for 2s"),
+    ),
+    (
+        None,
+        outcomes.GateChanged(gate=Gate("e", probe_id=4)),
+        (pb.EVENT_TYPE_CLOSED, pb.SUBJECT_GATE, 0, "e", "", 0, "probing"),
+    ),
+    (
+        None,
+        outcomes.GateChanged(gate=Gate("e")),
+        (pb.EVENT_TYPE_OPENED, pb.SUBJECT_GATE, 0, "e", "", 0, ""),
+    ),
+    (
+        None,
+        outcomes.LimitLearned(
+            subject="limit/e", window_ns=900 * SECOND, value=25, configured=50, is_in_force=True
+        ),
+        (
+            pb.EVENT_TYPE_LEARNED,
+            pb.SUBJECT_SETTING,
+            0,
+            "limit/e",
+            "",
+            0,
+            "upstream allows 25 in 15m, configured are 50",
+        ),
+    ),
+    (
+        None,
+        outcomes.LimitLearned(
+            subject="limit/e", window_ns=SECOND, value=60, configured=50, is_in_force=False
+        ),
+        (
+            pb.EVENT_TYPE_ALERT,
+            pb.SUBJECT_SETTING,
+            0,
+            "limit/e",
+            "",
+            0,
+            "upstream allows 60 in 1s, configured are 50",
+        ),
+    ),
+    (
+        None,
+        outcomes.Alert(subject="limit/e", detail="Look."),
+        (pb.EVENT_TYPE_ALERT, pb.SUBJECT_SETTING, 0, "limit/e", "", 0, "Look."),
+    ),
+    (
+        None,
+        outcomes.CapacityChanged(pool="p", before=7, after=6),
+        (pb.EVENT_TYPE_LEARNED, pb.SUBJECT_SETTING, 0, "pool/p", "", 0, "capacity 7 -> 6"),
+    ),
 ]
 
 
@@ -127,7 +245,7 @@ def test_what_is_told(command: Any, outcome: Any, expected: tuple[Any, ...]) -> 
     shown = (event.type, event.subject, event.id, event.name, event.kind, event.units, event.detail)
     assert shown == expected
     assert event.at.seconds == 3
-    assert event.worker == ("" if event.subject == pb.SUBJECT_SETTING else "w")
+    assert event.worker == ("" if event.subject in (pb.SUBJECT_SETTING, pb.SUBJECT_GATE) else "w")
 
 
 @pytest.mark.parametrize(
@@ -140,6 +258,8 @@ def test_what_is_told(command: Any, outcome: Any, expected: tuple[Any, ...]) -> 
         outcomes.UsageRecorded(permit=None),
         outcomes.BookingCancelled(booking=None),
         outcomes.GrantReturned(grant=None),
+        outcomes.BundleReleased(bundle=None),
+        outcomes.SessionClosed(session=None),
         outcomes.WaiterLeft(is_away=True),
     ],
     ids=lambda outcome: type(outcome).__name__,
@@ -154,7 +274,12 @@ def test_a_repeat_is_not_told(outcome: Any) -> None:
 
 def test_no_outcome_is_forgotten() -> None:
     every = {*typing.get_args(outcomes.Outcome), *typing.get_args(outcomes.Notice)}
-    assert every - {type(outcome) for _, outcome, _ in TOLD} == {outcomes.WaiterLeft}
+    assert every - {type(outcome) for _, outcome, _ in TOLD} == {
+        outcomes.WaiterLeft,
+        outcomes.SessionKept,
+        outcomes.EscalationResolved,
+        outcomes.LeasesExpiring,
+    }
 
 
 def test_a_refusal_says_why() -> None:

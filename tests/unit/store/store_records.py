@@ -86,6 +86,33 @@ RECORDS: dict[Table, records.Record] = {
     Table.HOLD_TIMES: records.HoldTime(subject="lock/reply", mean_ns=17, count=4),
     Table.OVERRIDES: records.Override(subject="search", window_ns=900, value=5, configured=6),
     Table.ENDED_REQUESTS: records.EndedRequest(worker="w1", request_id="q", at=3),
+    Table.BUNDLES: records.Bundle(
+        id=8, worker="w1", granted_at=1, members="[7, 4]", claims="{}", request_id="q"
+    ),
+    Table.SESSIONS: records.Session(
+        worker="w1", worker_class="c", weight_milli=1500, labels="{}", opened_at=1, expires_at=9, ttl_ns=8
+    ),
+    Table.ESCALATIONS: records.Escalation(
+        id=9,
+        waiter_id=6,
+        subject="tweet:1",
+        worker="w1",
+        priority=2,
+        waited_ns=3,
+        holder="w2",
+        holder_id=7,
+        opened_at=1,
+        decide_by=9,
+        decision=4,
+        decided_by="me",
+    ),
+    Table.GATES: records.Gate(endpoint="search", closed_until=9, strikes=2, struck_at=1, probe_id=4),
+    Table.LEARNED_LIMITS: records.LearnedLimit(
+        subject="limit/search", window_ns=900, value=5, configured=6, at=1
+    ),
+    Table.EFFICIENCIES: records.Efficiency(subject="limit/search", worker="w1", success_ppm=9, count=4),
+    Table.FORECASTS: records.Forecast(subject="limit/search", priority=4, level_ppm=17, at=1, profile="[1]"),
+    Table.CAPACITIES: records.Capacity(pool="p", capacity_milli=1500, at=1),
 }
 
 
