@@ -106,7 +106,7 @@ class Locks:
         rest = self._rests.get(scope)
         if rest is not None:
             return Blocked(reason=Reason.LOCK_DELAY, subject=item, key=_key(scope), retry_at=rest.until)
-        if self._queues.units and self._queues.is_ahead(_key(scope), rank):
+        if self._queues.units and self._queues.is_ahead(_key(scope), rank, now):
             return Blocked(reason=Reason.QUEUED_AHEAD, subject=item, key=_key(scope))
         return None
 
@@ -155,7 +155,7 @@ class Locks:
         if seen is None:
             return None
         scope = self._scope(command.item, command.kind)
-        ahead_ns = (self._queues.position(_key(scope), rank) - 1) * seen.mean_ns
+        ahead_ns = (self._queues.position(_key(scope), rank, now) - 1) * seen.mean_ns
         lock = self._held.get(scope)
         if lock is not None:
             usual_end = min(lock.granted_at + seen.mean_ns, lock.expires_at)

@@ -324,7 +324,7 @@ class Machine:
 
     def availability(self, command: ReserveResource, now: int) -> AvailabilityView:
         """Return whether a reservation would be made now, and how long it would wait if not."""
-        return self._reservations.availability(command, self._waits.rank(command.priority, 0.0, now), now)
+        return self._reservations.availability(command, self._waits.rank(command, now), now)
 
     def locks(self, tokens: Iterable[int]) -> list[Lock]:
         """Return those locks of the given tokens that are live, as they stand now."""
@@ -428,7 +428,7 @@ class Machine:
             earlier = self._waits.earlier(command, now)
             if earlier is not None:
                 return Booked(booking=self._rate_limits.same_booking(command, earlier), is_repeat=True)
-        return self._rate_limits.book(command, self._waits.rank(command.priority, 0.0, now), now)
+        return self._rate_limits.book(command, self._waits.rank(command, now), now)
 
     def _return_grant(self, command: ReturnGrant, now: int) -> GrantReturned:
         grant = self._ledger.live.get(command.id)

@@ -2,24 +2,56 @@
 
 Owns: one ordered queue for each thing that blocks somebody. A waiter's rank is (static key, id), smaller
 first, fixed when it began to wait; so order never changes while waiting, and a sorted list gives head,
-removal and *position* in O(log n).
+removal and *position* in O(log n). Where classes or workers share, an `Order` of its own says who is first.
 Must not know: what is waited for, or whether it can be had.
 """
 
+from typing import Protocol
+
 from sortedcontainers import SortedList
 
-Rank = tuple[int, int]
+# (static key, id, class, worker): the first two decide, since ids differ; the others say who it is, for
+# orders.
+Rank = tuple[int, int, int, str]
 # The sort of a thing and its names: ("lock", item), ("resource", type, id), ("pool", name), ("limit", name).
 QueueKey = tuple[str, ...]
 
 
-class Queues:
-    """The queues by key. `units[key]` is what its waiters want in all. An empty queue does not exist."""
+class Order(Protocol):
+    """Who is first of those who wait for one thing, where that is not a matter of rank alone."""
 
-    __slots__ = ("_ranks", "_several", "units")
+    def add(self, rank: Rank) -> None:
+        """Take a waiter in."""
+        ...
+
+    def remove(self, rank: Rank) -> None:
+        """Let it go."""
+        ...
+
+    def heads(self, now: int) -> list[Rank]:
+        """Return who is next, and after it whoever may be served though the next one can't."""
+        ...
+
+    def classes_ahead(self, rank: Rank, now: int) -> list[int]:
+        """Return the classes in which somebody goes before `rank`, a waiter or a newcomer."""
+        ...
+
+    def before(self, rank: Rank, now: int) -> int:
+        """Return how many are served before `rank`, a waiter or a newcomer: an estimate."""
+        ...
+
+
+class Queues:
+    """The queues by key. `units[key]` is what its waiters want in all. An empty queue does not exist.
+
+    `orders`: of the keys that have one; it knows the same waiters.
+    """
+
+    __slots__ = ("_ranks", "_several", "orders", "units")
 
     def __init__(self) -> None:
         self._ranks: dict[QueueKey, SortedList[Rank]] = {}
+        self.orders: dict[QueueKey, Order] = {}
         # How much more than one unit those want who don't want just one: mostly nobody.
         self._several: dict[QueueKey, dict[Rank, int]] = {}
         self.units: dict[QueueKey, int] = {}
@@ -42,6 +74,8 @@ class Queues:
         self.units[key] += units
         if units != 1:
             self._several.setdefault(key, {})[rank] = units - 1
+        if key in self.orders:
+            self.orders[key].add(rank)
 
     def remove(self, key: QueueKey, rank: Rank, units: int) -> None:
         """Let it wait no longer."""
@@ -50,27 +84,52 @@ class Queues:
         self.units[key] -= units
         if units != 1:
             del self._several[key][rank]
+        if key in self.orders:
+            self.orders[key].remove(rank)
         if not ranks:
             del self._ranks[key], self.units[key]
             self._several.pop(key, None)
 
-    def head(self, key: QueueKey) -> Rank | None:
-        """Return who is next, or None."""
+    def heads(self, key: QueueKey, now: int) -> list[Rank]:
+        """Return who is next, and after it whoever may be served though the next one can't; [] if nobody."""
         ranks = self._ranks.get(key)
-        return ranks[0] if ranks is not None else None
+        if ranks is None:
+            return []
+        return self.orders[key].heads(now) if key in self.orders else [ranks[0]]
 
-    def is_ahead(self, key: QueueKey, rank: Rank) -> bool:
+    def is_ahead(self, key: QueueKey, rank: Rank, now: int) -> bool:
         """Whether anybody waits for `key` who goes before `rank`."""
         ranks = self._ranks.get(key)
-        return ranks is not None and ranks[0] < rank
+        if ranks is None:
+            return False
+        return bool(self.orders[key].classes_ahead(rank, now)) if key in self.orders else ranks[0] < rank
 
-    def position(self, key: QueueKey, rank: Rank) -> int:
-        """Return the place of `rank`, from 1: of a waiter, or that a newcomer would take."""
+    def classes_ahead(self, key: QueueKey, rank: Rank, now: int) -> list[int]:
+        """Return the classes of those who go before `rank`. `key` has an order."""
+        return self.orders[key].classes_ahead(rank, now)
+
+    def position(self, key: QueueKey, rank: Rank, now: int) -> int:
+        """Return the place of `rank`, from 1: of a waiter, or that a newcomer would take.
+
+        Where workers share it is an estimate.
+        """
         ranks = self._ranks.get(key)
-        return 1 if ranks is None else ranks.bisect_left(rank) + 1
+        if ranks is None:
+            return 1
+        return (self.orders[key].before(rank, now) if key in self.orders else ranks.bisect_left(rank)) + 1
 
-    def units_ahead(self, key: QueueKey, rank: Rank) -> int:
-        """Return the units wanted by those before `rank`.
+    def units_ahead(self, key: QueueKey, rank: Rank, now: int) -> int:
+        """Return the units wanted by those before `rank`; where workers share, an estimate: the mean of each.
+
+        Cost: O(log n), and O(1) for each who wants several.
+        """
+        if key in self.orders and key in self._ranks:
+            before = self.orders[key].before(rank, now)
+            return -(-before * self.units[key] // len(self._ranks[key]))
+        return self.units_before(key, rank)
+
+    def units_before(self, key: QueueKey, rank: Rank) -> int:
+        """Return the units wanted by those of smaller rank, whoever is served first.
 
         Cost: O(log n), and O(1) for each who wants several.
         """

@@ -8,34 +8,45 @@ from collections.abc import Iterator
 from itertools import islice
 
 from coordd.core.claims import Blocked
+from coordd.core.class_queues import ClassQueue
 from coordd.core.commands import CancelSchedule, RecordUsage, ScheduleRequest, TakePermit
 from coordd.core.errors import FailedPrecondition, InvalidArgument, OutOfRange, ResourceExhausted
+from coordd.core.headroom import Headroom
 from coordd.core.ledger import Ledger, not_holder, request_id_reused
 from coordd.core.limits import BOOKINGS_PER_LIMIT_MAX, DUE_PER_TICK_MAX, SECOND
 from coordd.core.outcomes import Booked, BookingCancelled, Reason, Refused, UsageRecorded
 from coordd.core.queues import QueueKey, Queues, Rank
 from coordd.core.records import Booking, Permit, Table
-from coordd.core.rules import LimitRule, Rules, spell_length
+from coordd.core.rules import LimitRule, PoolRule, Rules, spell_length
+from coordd.core.shared_windows import SharedWindow
 from coordd.core.views import AllocationView, LimitView, ShareView, WindowView
-from coordd.core.windows import Windows
+from coordd.core.windows import Full, Kept, Window, Windows
 
 _TOO_MANY_REQUESTS = 429
 
 
 class Limit:
-    """One endpoint: its rule, its windows, and its open permits in the order in which their time passes."""
+    """One endpoint: its rule, its windows, and its open permits in the order in which their time passes.
 
-    __slots__ = ("key", "name", "open", "rule", "scheduled_at", "violations", "windows")
+    `headroom` None: no class must leave anything to others.
+    """
 
-    def __init__(self, name: str, rule: LimitRule, windows: Windows) -> None:
+    __slots__ = ("headroom", "key", "name", "open", "rule", "scheduled_at", "violations", "windows")
+
+    def __init__(self, name: str, rule: LimitRule, ledger: Ledger) -> None:
         self.name = name
         self.rule = rule
-        self.windows = windows
+        self.windows = windows_of(f"limit/{name}", rule, ledger)
+        self.headroom = headroom_of(rule)
         self.key: QueueKey = ("limit", name)
         self.open: dict[int, Permit] = {}
         self.violations = 0
         # Due when the oldest open permit's time passes.
         self.scheduled_at = 0
+
+    def kept(self, priority: int, now: int) -> Kept | None:
+        """Return what a class must leave of each window to those above it; None: nothing."""
+        return self.headroom.kept(priority, self.windows, now) if self.headroom is not None else None
 
 
 class RateLimits:
@@ -51,12 +62,10 @@ class RateLimits:
         self._changed_bookings = ledger.changes.of[Table.BOOKINGS]
         # Permits not yet settled.
         self.permits = 0
-        self._limits = {
-            name: Limit(
-                name, rule, Windows(f"limit/{name}", rule.windows, rule.use_within_ns, ledger.changes.cells)
-            )
-            for name, rule in sorted(rules.limits.items())
-        }
+        self._limits = {name: Limit(name, rule, ledger) for name, rule in sorted(rules.limits.items())}
+        for limit in self._limits.values():
+            if limit.headroom is not None:
+                queues.orders[limit.key] = ClassQueue(has_headroom=True)
 
     def __iter__(self) -> Iterator[Limit]:
         """Every limit, by name."""
@@ -83,19 +92,17 @@ class RateLimits:
         """See `Component.check`."""
         limit = self._limits.get(command.endpoint) or self.limit(command.endpoint)
         return blocked_by_windows(
-            limit.windows, command.count, rank, now, key=limit.key, subject=limit.name, queues=self._queues
+            limit.windows, limit.headroom, command.count, rank, now, key=limit.key, queues=self._queues
         )
 
     def take(self, command: TakePermit, now: int) -> Permit:
         """See `Component.take`."""
-        return self._take(
-            self._limits[command.endpoint], command.worker, command.count, command.request_id, now
-        )
+        return self._take(self._limits[command.endpoint], command, command.count, now)
 
     def validate(self, command: TakePermit) -> None:
         """See `Component.validate`."""
         limit = self.limit(command.endpoint)
-        check_count(limit.name, command.count, limit.windows)
+        check_count(limit.name, command.count, limit.windows, limit.headroom, command.priority)
 
     def keys(self, command: TakePermit) -> tuple[QueueKey, ...]:
         """See `Component.keys`."""
@@ -145,7 +152,7 @@ class RateLimits:
         self._ledger.end_request(booking.worker, booking.request_id, now)
         # Claimed before its last moment, it leaves the windows sooner than it was to.
         self._ledger.freed.append(limit.key)
-        return self._take(limit, booking.worker, booking.count, command.request_id, now)
+        return self._take(limit, command, booking.count, now)
 
     def record_usage(self, command: RecordUsage, now: int) -> UsageRecorded:
         """Settle a permit.
@@ -164,7 +171,8 @@ class RateLimits:
             # It may have been used at the last moment, where it is charged.
             return UsageRecorded(permit=None)
         refunded = 0 if command.is_sent else permit.count
-        limit.windows.settle(permit.worker, permit.count - refunded, refunded, permit.use_by, now)
+        used = permit.count - refunded
+        limit.windows.settle(permit.worker, used, refunded, permit.use_by, now, priority=permit.priority)
         self._end(permit, now)
         # Even a permit that was used may have left a window that it would have been in at its use_by.
         self._ledger.freed.append(limit.key)
@@ -174,7 +182,7 @@ class RateLimits:
         """Book the earliest time, after those in the queue who go before."""
         limit = self.limit(command.endpoint)
         windows = limit.windows
-        check_count(limit.name, command.count, windows)
+        check_count(limit.name, command.count, windows, limit.headroom, command.priority)
         if len(windows.bookings) >= BOOKINGS_PER_LIMIT_MAX:
             raise ResourceExhausted(
                 "TOO_MANY_BOOKINGS",
@@ -230,7 +238,7 @@ class RateLimits:
     def undo(self, permit: Permit, now: int) -> None:
         """Take back a permit nobody heard of."""
         limit = self._limits[permit.endpoint]
-        limit.windows.settle(permit.worker, 0, permit.count, permit.use_by, now)
+        limit.windows.settle(permit.worker, 0, permit.count, permit.use_by, now, priority=permit.priority)
         self._drop(permit)
         self._ledger.freed.append(limit.key)
 
@@ -280,15 +288,16 @@ class RateLimits:
 
     # --------------------------------------------------------------------------------------------------------
 
-    def _take(self, limit: Limit, worker: str, count: int, request_id: str, now: int) -> Permit:
+    def _take(self, limit: Limit, command: TakePermit, count: int, now: int) -> Permit:
         permit = Permit(
             id=self._ledger.next_id(),
             endpoint=limit.name,
-            worker=worker,
+            worker=command.worker,
             count=count,
             granted_at=now,
-            use_by=limit.windows.take(worker, count, now),
-            request_id=request_id,
+            use_by=limit.windows.take(command.worker, count, now, command.priority),
+            request_id=command.request_id,
+            priority=command.priority,
         )
         self._open(limit, permit)
         self._changed[permit.id] = permit
@@ -328,12 +337,13 @@ class RateLimits:
     def _place(self, limit: Limit, command: ScheduleRequest, rank: Rank, now: int) -> Booking:
         rule = limit.rule
         hold_ns = rule.claim_window_ns + rule.use_within_ns
-        ahead = self._queues.units_ahead(limit.key, rank)
+        ahead = self._queues.units_before(limit.key, rank)
         start = now + command.not_before_ns
+        kept = limit.kept(command.priority, now)
         if ahead:
-            execute_at = _earliest_behind(limit, ahead, command.count, start, now)
+            execute_at = _earliest_behind(limit, ahead, command.count, start, now, kept=kept)
         else:
-            execute_at = limit.windows.earliest(command.count, start, hold_ns, now).at
+            execute_at = limit.windows.earliest(command.count, start, hold_ns, now, kept).at
         if execute_at - now > self._horizon_ns:
             raise OutOfRange(
                 "BEYOND_HORIZON",
@@ -355,7 +365,7 @@ class RateLimits:
         )
 
 
-def _earliest_behind(limit: Limit, ahead: int, count: int, start: int, now: int) -> int:
+def _earliest_behind(limit: Limit, ahead: int, count: int, start: int, now: int, *, kept: Kept | None) -> int:
     """Return the earliest time for a booking of `count` behind those in the queue who want `ahead`.
 
     Booking is no way round the queue: those who go before are given their permits first. When all of them
@@ -366,11 +376,11 @@ def _earliest_behind(limit: Limit, ahead: int, count: int, start: int, now: int)
     hold_ns = rule.claim_window_ns + rule.use_within_ns
     next_ones = min(ahead, windows.smallest())
     served_at = windows.earliest(next_ones, now, rule.use_within_ns, now).at
-    start = windows.earliest(ahead + count, max(start, served_at), hold_ns, now).at
+    start = windows.earliest(ahead + count, max(start, served_at), hold_ns, now, kept).at
     use_by = served_at + rule.use_within_ns
     aside = Booking(0, limit.name, "", next_ones, now, served_at, served_at, use_by)
     windows.book(aside)
-    execute_at = windows.earliest(count, start, hold_ns, now).at
+    execute_at = windows.earliest(count, start, hold_ns, now, kept).at
     windows.unbook(aside)
     return execute_at
 
@@ -379,45 +389,86 @@ def _too_early(booking: Booking) -> Refused:
     return Refused(reason=Reason.BOOKING_EARLY, subject=booking.endpoint, retry_at=booking.execute_at)
 
 
-def check_count(name: str, count: int, windows: Windows) -> None:
-    """Check that `count` can ever be taken at once. Raises: OutOfRange (PERMITS_ABOVE_LIMIT)."""
-    if count > windows.smallest():
+def windows_of(name: str, rule: LimitRule, ledger: Ledger) -> Windows:
+    """Return the windows of a rule; such as know who uses them, if that is asked for."""
+    is_shared = rule.is_fair or bool(rule.headroom) or rule.forecast_max > 0
+    window_type = SharedWindow if is_shared else Window
+    return Windows(name, rule.windows, rule.use_within_ns, ledger.changes.cells, window_type)
+
+
+def headroom_of(rule: LimitRule | PoolRule) -> Headroom | None:
+    """Return the headroom of a rule, or None if no class must leave anything to others."""
+    return Headroom(rule.headroom) if rule.headroom else None
+
+
+def check_count(name: str, count: int, windows: Windows, headroom: Headroom | None, priority: int) -> None:
+    """Check that a class can ever take `count` at once. Raises: OutOfRange (PERMITS_ABOVE_LIMIT)."""
+    largest = windows.smallest() if headroom is None else headroom.largest(priority, windows)
+    if count > largest:
         raise OutOfRange(
             "PERMITS_ABOVE_LIMIT",
-            f"{count} are more than {name} ever allows at once: {windows.smallest()}.",
+            f"{count} are more than {name} ever allows at once: {largest}.",
             name=name,
             count=count,
-            limit=windows.smallest(),
+            limit=largest,
         )
 
 
 def blocked_by_windows(
-    windows: Windows, count: int, rank: Rank, now: int, *, key: QueueKey, subject: str, queues: Queues
+    windows: Windows,
+    headroom: Headroom | None,
+    count: int,
+    rank: Rank,
+    now: int,
+    *,
+    key: QueueKey,
+    queues: Queues,
 ) -> Blocked | None:
-    """Return what blocks taking `count`: a full window, those ahead in the queue, or nothing."""
-    is_behind = bool(queues.units) and queues.is_ahead(key, rank)
-    if not is_behind and windows.is_room(count, now):
+    """Return what blocks taking `count`: a full window, headroom, those ahead in the queue, or nothing."""
+    kept = headroom.kept(rank[2], windows, now) if headroom is not None else None
+    is_behind = bool(queues.units) and queues.is_ahead(key, rank, now)
+    if is_behind and headroom is not None:
+        is_behind = not headroom.may_pass(count, queues.classes_ahead(key, rank, now), rank[2], windows, now)
+    if not is_behind and windows.is_room(count, now, kept):
         return None
-    check_count(subject, count, windows)
-    full = windows.earliest(count, now, windows.use_within_ns, now)
-    if full.at > now and not is_behind:
-        return Blocked(
-            reason=Reason.WINDOW_FULL,
-            subject=subject,
-            key=key,
-            retry_at=full.at,
-            frees_at=full.at,
-            window_ns=full.window_ns,
-        )
-    wanted = queues.units_ahead(key, rank) + count
-    later = windows.earliest(wanted, now, windows.use_within_ns, now)
+    check_count(key[1], count, windows, headroom, rank[2])
+    full = windows.earliest(count, now, windows.use_within_ns, now, kept)
+    if is_behind:
+        return _behind(windows, full, count, rank, now, kept=kept, key=key, queues=queues)
+    is_kept = kept is not None and windows.is_room(count, now)
     return Blocked(
-        reason=Reason.WINDOW_FULL if full.at > now else Reason.QUEUED_AHEAD,
-        subject=subject,
+        reason=Reason.HEADROOM if is_kept else Reason.WINDOW_FULL,
+        subject=key[1],
+        key=key,
+        retry_at=full.at,
+        frees_at=full.at,
+        window_ns=full.window_ns,
+    )
+
+
+def _behind(
+    windows: Windows,
+    full: Full,
+    count: int,
+    rank: Rank,
+    now: int,
+    *,
+    kept: Kept | None,
+    key: QueueKey,
+    queues: Queues,
+) -> Blocked:
+    """Return what blocks one that is behind others; if there is room, those do."""
+    wanted = queues.units_ahead(key, rank, now) + count
+    later = windows.earliest(wanted, now, windows.use_within_ns, now, kept)
+    is_full = full.at > now
+    return Blocked(
+        reason=Reason.WINDOW_FULL if is_full else Reason.QUEUED_AHEAD,
+        subject=key[1],
         key=key,
         retry_at=later.at,
-        frees_at=full.at,
-        window_ns=later.window_ns if full.at > now else 0,
+        # Where it may pass those ahead, that may change with whatever leaves.
+        frees_at=full.at if is_full else windows.leaves_at(),
+        window_ns=later.window_ns if is_full else 0,
     )
 
 

@@ -125,6 +125,8 @@ class Reservation(Struct, gc=False):
     is_refilling: bool = False
     request_id: str = ""
     preempt_at: int = 0
+    # The class it was asked for in.
+    priority: int = 2
     scheduled_at: int = 0
 
     def row(self) -> Row:
@@ -175,17 +177,30 @@ class Booking(Struct, gc=False):
 class Cell:
     """What one worker is charged within one bucket of one window.
 
-    Compared and hashed by identity, as it is counted up.
+    Compared and hashed by identity, as it is counted up. `classes`: the parts of `count` by class, where the
+    window keeps them: index = priority; else None. The columns after `count` are those of all but LOW.
     """
 
-    __slots__ = ("bucket", "count", "limit", "window_ns", "worker")
+    __slots__ = ("bucket", "classes", "count", "limit", "window_ns", "worker")
 
-    def __init__(self, limit: str, window_ns: int, bucket: int, worker: str, count: int = 0) -> None:
+    def __init__(
+        self,
+        limit: str,
+        window_ns: int,
+        bucket: int,
+        worker: str,
+        count: int = 0,
+        medium: int = 0,
+        high: int = 0,
+        critical: int = 0,
+    ) -> None:
         self.limit = limit
         self.window_ns = window_ns
         self.bucket = bucket
         self.worker = worker
         self.count = count
+        urgent = medium + high + critical
+        self.classes: list[int] | None = [0, count - urgent, medium, high, critical] if urgent else None
 
     def key(self) -> Key:
         """The row's primary key."""
@@ -193,7 +208,8 @@ class Cell:
 
     def row(self) -> Row:
         """See `Record.row`."""
-        return (self.limit, self.window_ns, self.bucket, self.worker, self.count)
+        urgent = self.classes[2:] if self.classes is not None else (0, 0, 0)
+        return (self.limit, self.window_ns, self.bucket, self.worker, self.count, *urgent)
 
 
 class WaiterRow(Struct, gc=False, frozen=True):

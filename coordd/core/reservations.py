@@ -8,39 +8,78 @@ so it can't starve. Reasons are looked at in this order: the resource (HELD, QUE
 back, save those reported unused.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from coordd.core.claims import Blocked
+from coordd.core.class_queues import ClassQueue
 from coordd.core.commands import ReleaseResource, RenewReservation, ReserveResource
 from coordd.core.errors import InvalidArgument, OutOfRange
 from coordd.core.holders import Holders
 from coordd.core.ledger import Ledger, lease_lost, not_holder
 from coordd.core.outcomes import Reason, Renewed, ResourceReleased
 from coordd.core.queues import QueueKey, Queues, Rank
-from coordd.core.rate_limits import blocked_by_windows, is_overridden, window_views
+from coordd.core.rate_limits import blocked_by_windows, headroom_of, is_overridden, window_views, windows_of
 from coordd.core.records import Reservation, Table
-from coordd.core.rules import PoolRule, Rules, TypeRule
+from coordd.core.rules import PRIORITIES, PoolRule, Rules, TypeRule
 from coordd.core.views import AvailabilityView, PoolView
 from coordd.core.windows import Windows
 
 
 class Pool:
-    """A pool of units: `held` of `capacity`, or `windows` that refill."""
+    """A pool of units: `held` of `capacity`, or `windows` that refill.
 
-    __slots__ = ("capacity", "held", "key", "name", "rule", "windows")
+    `held_by_class`: index = priority. `headroom` None: no class must leave anything to others.
+    """
+
+    __slots__ = ("capacity", "headroom", "held", "held_by_class", "key", "name", "rule", "windows")
 
     def __init__(self, name: str, rule: PoolRule, windows: Windows | None) -> None:
         self.name = name
         self.rule = rule
         self.capacity = rule.capacity
         self.held = 0
+        self.held_by_class = [0] * (len(PRIORITIES) + 1)
         self.windows = windows
+        self.headroom = headroom_of(rule if rule.limit is None else rule.limit)
         self.key: QueueKey = ("pool", name)
 
     def units_max(self) -> int:
         """Return the most that can ever be held at once."""
         return self.capacity if self.windows is None else self.windows.smallest()
+
+    def units_max_of(self, priority: int) -> int:
+        """Return the most that a class can ever hold at once."""
+        if self.headroom is None:
+            return self.units_max()
+        if self.windows is not None:
+            return self.headroom.largest(priority, self.windows)
+        return self.capacity - self.headroom.floor(priority, self.capacity)
+
+    def hold(self, units: int, priority: int) -> None:
+        """Count units as held; below 0: as given back."""
+        self.held += units
+        self.held_by_class[priority] += units
+
+    def held_above(self, priority: int) -> int:
+        """Return what classes above `priority` hold."""
+        return sum(self.held_by_class[priority + 1 :])
+
+    def free_for(self, priority: int) -> int:
+        """Return how many units a class may take now: what is free, less what classes above are still due."""
+        free = self.capacity - self.held
+        if self.headroom is None:
+            return free
+        floor = self.headroom.floor(priority, self.capacity)
+        return free - max(0, floor - self.held_above(priority))
+
+    def may_pass(self, units: int, ahead: Sequence[int], priority: int) -> bool:
+        """Whether a class takes no more than what all the classes `ahead` must leave to it anyway."""
+        headroom = self.headroom
+        return headroom is not None and all(
+            class_ < priority and self.held_above(class_) + units <= headroom.floor(class_, self.capacity)
+            for class_ in ahead
+        )
 
 
 class Wanted(NamedTuple):
@@ -63,6 +102,9 @@ class Reservations:
         self._changed = ledger.changes.of[Table.RESERVATIONS]
         self._held: Holders[Reservation] = Holders()
         self._pools = {name: _pool(name, rule, ledger) for name, rule in sorted(rules.pools.items())}
+        for pool in self._pools.values():
+            if pool.headroom is not None:
+                queues.orders[pool.key] = ClassQueue(has_headroom=True)
         # Live reservations.
         self.count = 0
 
@@ -96,8 +138,10 @@ class Reservations:
         """See `Component.check`."""
         key, pool, units = self.wanted(command)
         if pool is not None:
-            _check_units(pool, units)
-        blocked = self._check_resource(key, f"{command.type}/{command.resource_id}", rank) if key else None
+            _check_units(pool, units, command.priority)
+        blocked = (
+            self._check_resource(key, f"{command.type}/{command.resource_id}", rank, now) if key else None
+        )
         if blocked is not None or pool is None:
             return blocked
         return self._check_pool(pool, units, rank, now)
@@ -108,7 +152,7 @@ class Reservations:
         ttl_ns = command.ttl_ns or self._types[command.type].ttl_ns
         expires_at = now + ttl_ns
         if pool is not None and pool.windows is not None:
-            expires_at = pool.windows.take(command.worker, units, now)
+            expires_at = pool.windows.take(command.worker, units, now, command.priority)
         reservation = Reservation(
             id=self._ledger.next_id(),
             type=command.type,
@@ -121,6 +165,7 @@ class Reservations:
             ttl_ns=expires_at - now,
             is_refilling=pool is not None and pool.windows is not None,
             request_id=command.request_id,
+            priority=command.priority,
         )
         self._hold(reservation, key)
         if key and pool is not None:
@@ -133,7 +178,7 @@ class Reservations:
         """See `Component.validate`."""
         wanted = self.wanted(command)
         if wanted.pool is not None:
-            _check_units(wanted.pool, wanted.units)
+            _check_units(wanted.pool, wanted.units, command.priority)
 
     def keys(self, command: ReserveResource) -> tuple[QueueKey, ...]:
         """See `Component.keys`."""
@@ -156,9 +201,12 @@ class Reservations:
         if key:
             held = self._held.get(key)
             ends_at = min(held.granted_at + seen.mean_ns, held.expires_at) if held is not None else now
-            waits_ns.append(max(ends_at - now, 0) + (self._queues.position(key, rank) - 1) * seen.mean_ns)
+            waits_ns.append(
+                max(ends_at - now, 0) + (self._queues.position(key, rank, now) - 1) * seen.mean_ns
+            )
         if pool is not None:
-            missing = self._queues.units_ahead(pool.key, rank) + units - (pool.capacity - pool.held)
+            free = pool.free_for(command.priority)
+            missing = self._queues.units_ahead(pool.key, rank, now) + units - free
             # The whole capacity comes back once in a mean hold time.
             waits_ns.append(max(missing, 0) * seen.mean_ns // pool.capacity)
         return max(waits_ns)
@@ -263,7 +311,7 @@ class Reservations:
         blocked = self.check(command, rank, now)
         pool = self.wanted(command).pool
         view = self.view(pool, now) if pool is not None else None
-        position = self._queues.position(blocked.key, rank) if blocked is not None else 0
+        position = self._queues.position(blocked.key, rank, now) if blocked is not None else 0
         return AvailabilityView(
             blocked_by=blocked.refused(position) if blocked is not None else None,
             position=position,
@@ -274,26 +322,35 @@ class Reservations:
 
     # --------------------------------------------------------------------------------------------------------
 
-    def _check_resource(self, key: QueueKey, subject: str, rank: Rank) -> Blocked | None:
+    def _check_resource(self, key: QueueKey, subject: str, rank: Rank, now: int) -> Blocked | None:
         held = self._held.get(key)
         if held is not None:
             return Blocked(
                 reason=Reason.HELD, subject=subject, key=key, retry_at=held.expires_at, holder=held.worker
             )
-        if self._queues.is_ahead(key, rank):
+        if self._queues.is_ahead(key, rank, now):
             return Blocked(reason=Reason.QUEUED_AHEAD, subject=subject, key=key)
         return None
 
     def _check_pool(self, pool: Pool, units: int, rank: Rank, now: int) -> Blocked | None:
         if pool.windows is not None:
             return blocked_by_windows(
-                pool.windows, units, rank, now, key=pool.key, subject=pool.name, queues=self._queues
+                pool.windows, pool.headroom, units, rank, now, key=pool.key, queues=self._queues
             )
-        if pool.capacity - pool.held < units:
-            return Blocked(reason=Reason.UNITS_TAKEN, subject=pool.name, key=pool.key)
-        if self._queues.is_ahead(pool.key, rank):
+        if pool.free_for(rank[2]) < units:
+            is_kept = pool.capacity - pool.held >= units
+            reason = Reason.HEADROOM if is_kept else Reason.UNITS_TAKEN
+            return Blocked(reason=reason, subject=pool.name, key=pool.key)
+        if self._is_behind(pool, units, rank, now):
             return Blocked(reason=Reason.QUEUED_AHEAD, subject=pool.name, key=pool.key)
         return None
+
+    def _is_behind(self, pool: Pool, units: int, rank: Rank, now: int) -> bool:
+        if not self._queues.is_ahead(pool.key, rank, now):
+            return False
+        return pool.headroom is None or not pool.may_pass(
+            units, self._queues.classes_ahead(pool.key, rank, now), rank[2]
+        )
 
     def _pool_of(self, rule: TypeRule, command: ReserveResource) -> Pool | None:
         if not rule.pools:
@@ -324,13 +381,15 @@ class Reservations:
             self._held.add(key, reservation)
         pool = self._pools.get(reservation.pool)
         if pool is not None and not reservation.is_refilling:
-            pool.held += reservation.units
+            pool.hold(reservation.units, reservation.priority)
 
     def _settle(self, reservation: Reservation, unused: int, now: int) -> None:
         pool = self._pools.get(reservation.pool)
         if pool is not None and pool.windows is not None and reservation.is_refilling:
             used = reservation.units - unused
-            pool.windows.settle(reservation.worker, used, unused, reservation.expires_at, now)
+            pool.windows.settle(
+                reservation.worker, used, unused, reservation.expires_at, now, priority=reservation.priority
+            )
 
     def _drop(self, reservation: Reservation) -> None:
         self.count -= 1
@@ -343,7 +402,7 @@ class Reservations:
         pool = self._pools.get(reservation.pool)
         if pool is not None:
             if not reservation.is_refilling:
-                pool.held -= reservation.units
+                pool.hold(-reservation.units, reservation.priority)
             self._ledger.freed.append(pool.key)
 
 
@@ -351,17 +410,18 @@ def _pool(name: str, rule: PoolRule, ledger: Ledger) -> Pool:
     limit = rule.limit
     if limit is None:
         return Pool(name, rule, None)
-    return Pool(name, rule, Windows(f"pool/{name}", limit.windows, limit.use_within_ns, ledger.changes.cells))
+    return Pool(name, rule, windows_of(f"pool/{name}", limit, ledger))
 
 
-def _check_units(pool: Pool, units: int) -> None:
-    if units > pool.units_max():
+def _check_units(pool: Pool, units: int, priority: int) -> None:
+    units_max = pool.units_max_of(priority)
+    if units > units_max:
         raise OutOfRange(
             "UNITS_ABOVE_CAPACITY",
-            f"{units} units are more than the pool {pool.name} has: {pool.units_max()}.",
+            f"{units} units are more than the pool {pool.name} has: {units_max}.",
             pool=pool.name,
             units=units,
-            capacity=pool.units_max(),
+            capacity=units_max,
         )
 
 

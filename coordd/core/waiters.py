@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from coordd.core.commands import AcquireBundle, RequestLock, ReserveResource, TakePermit, WaitableCommand
-from coordd.core.queues import QueueKey
+from coordd.core.queues import QueueKey, Rank
 from coordd.core.records import Row, WaiterRow
 
 _COMMANDS: Final[dict[str, type[WaitableCommand]]] = {
@@ -44,9 +44,9 @@ class Waiter:
         self.scheduled_at = 0
 
     @property
-    def rank(self) -> tuple[int, int]:
+    def rank(self) -> Rank:
         """Who goes first: the smaller."""
-        return (self.order_ns, self.id)
+        return (self.order_ns, self.id, self.command.priority, self.command.worker)
 
     def row(self) -> Row:
         """See `Record.row`."""

@@ -75,12 +75,13 @@ class Waits:
         self.waiters: dict[int, Waiter] = {}
         self.away = 0
 
-    def rank(self, priority: int, quality: float, now: int) -> Rank:
+    def rank(self, command: WaitableCommand | ScheduleRequest, now: int) -> Rank:
         """Return the rank of a newcomer: behind all who have the same key."""
+        priority, quality = command.priority, getattr(command, "quality", 0.0)
         order_ns = now - self._boost_ns[priority]
         if quality:
             order_ns -= int(quality * self._quality_boost_ns)
-        return (order_ns, self._ledger.last_id + 1)
+        return (order_ns, self._ledger.last_id + 1, priority, command.worker)
 
     def request(self, command: WaitableCommand, now: int) -> Granted | Refused | Queued:
         """Grant a command, or refuse it, or let it wait."""
@@ -89,12 +90,12 @@ class Waits:
             if earlier is not None:
                 return self._repeat(command, earlier, now)
         component = self._components[command.__class__]
-        rank = self.rank(command.priority, getattr(command, "quality", 0.0), now)
+        rank = self.rank(command, now)
         blocked = component.check(command, rank, now)
         if blocked is None:
             return Granted(grant=self._grant(command, now))
         if not command.wait_ns or not blocked.key:
-            return self._refusal(blocked, rank)
+            return self._refusal(blocked, rank, now)
         return self._begin(command, rank, blocked, now)
 
     def claim(
@@ -136,7 +137,7 @@ class Waits:
         if waiter is None or waiter.away_until:
             return WaiterLeft(is_away=waiter is not None)
         if not waiter.command.request_id:
-            self._remove(waiter)
+            self._remove(waiter, now)
             return WaiterLeft(is_away=False)
         self._send_away(waiter, now)
         return WaiterLeft(is_away=True)
@@ -148,16 +149,14 @@ class Waits:
             self._ledger.deadlines.schedule(waiter, at)
             return
         subject = self._subject(waiter)
-        self._remove(waiter)
+        self._remove(waiter, now)
         self._refuse(waiter, Refused(reason=Reason.WAIT_TIMEOUT, subject=subject))
 
     def serve(self, key: QueueKey, now: int) -> None:
         """Give what may have come free to those who wait for it, in order, until the head can't be served."""
         for _ in range(SERVED_PER_CALL_MAX):
-            rank = self._queues.head(key)
-            if rank is None:
-                return
-            if not self._serve_head(key, self.waiters[rank[1]], now):
+            heads = self._queues.heads(key, now)
+            if not any(self._serve_head(key, self.waiters[rank[1]], now) for rank in heads):
                 return
         self._wake_at(key, now)
 
@@ -169,7 +168,7 @@ class Waits:
         component = self._components[waiter.command.__class__]
         blocked = self._blocked(waiter, now)
         return Place(
-            position=self._queues.position(waiter.key, waiter.rank),
+            position=self._queues.position(waiter.key, waiter.rank, now),
             wait_ns=component.estimate(waiter.command, waiter.rank, blocked, now),
             blocked_by=blocked.refused(0),
             times_out_at=waiter.times_out_at,
@@ -203,9 +202,9 @@ class Waits:
             self._ledger.requests[(command.worker, command.request_id)] = grant
         return grant
 
-    def _refusal(self, blocked: Blocked, rank: Rank) -> Refused:
+    def _refusal(self, blocked: Blocked, rank: Rank, now: int) -> Refused:
         is_of_use = blocked.key
-        return blocked.refused(self._queues.position(blocked.key, rank) if is_of_use else 0)
+        return blocked.refused(self._queues.position(blocked.key, rank, now) if is_of_use else 0)
 
     def _repeat(self, command: WaitableCommand, earlier: object, now: int) -> Granted | Refused | Queued:
         """Answer a command whose request id is known: as it was answered before."""
@@ -227,13 +226,13 @@ class Waits:
             self._forget(waiter)
             return Granted(grant=self._grant(waiter.command, now), waiter=waiter)
         if not command.wait_ns:
-            return self._refusal(self._blocked(waiter, now), waiter.rank)
+            return self._refusal(self._blocked(waiter, now), waiter.rank, now)
         if blocked is not None and waiter.away_until:
             if not blocked.key:
-                self._remove(waiter)
+                self._remove(waiter, now)
                 return blocked.refused(0)
             self._come_back(waiter)
-            self._enter(waiter, blocked)
+            self._enter(waiter, blocked, now)
         waiter.times_out_at = now + command.wait_ns
         self._ledger.deadlines.not_after(waiter, waiter.times_out_at)
         self._changed[waiter.id] = waiter
@@ -251,7 +250,7 @@ class Waits:
         if command.request_id:
             self._ledger.requests[(command.worker, command.request_id)] = waiter
             self._changed[waiter.id] = waiter
-        self._enter(waiter, blocked)
+        self._enter(waiter, blocked, now)
         return Queued(id=waiter.id)
 
     def _serve_head(self, key: QueueKey, waiter: Waiter, now: int) -> bool:
@@ -262,7 +261,7 @@ class Waits:
             return False
         self._exit(waiter)
         if blocked is not None and blocked.key:
-            self._enter(waiter, blocked)
+            self._enter(waiter, blocked, now)
             return self._is_back(waiter, key)
         self._forget(waiter)
         if blocked is not None:
@@ -300,10 +299,10 @@ class Waits:
         # Free, but not served yet: its turn comes within this or the next few steps of the machine.
         return Blocked(reason=Reason.QUEUED_AHEAD, subject=self._subject(waiter), key=waiter.key)
 
-    def _enter(self, waiter: Waiter, blocked: Blocked) -> None:
+    def _enter(self, waiter: Waiter, blocked: Blocked, now: int) -> None:
         waiter.key = blocked.key
         self._queues.add(blocked.key, waiter.rank, self._units(waiter))
-        if self._queues.head(blocked.key) == waiter.rank:
+        if waiter.rank in self._queues.heads(blocked.key, now):
             self._wake_at(blocked.key, blocked.frees_at)
 
     def _exit(self, waiter: Waiter) -> None:
@@ -324,18 +323,18 @@ class Waits:
                 wake = self._wakes[key] = Wake(key)
             self._ledger.deadlines.not_after(wake, at)
 
-    def _remove(self, waiter: Waiter) -> None:
+    def _remove(self, waiter: Waiter, now: int) -> None:
         """End a wait ungranted; whoever it held up may be served."""
         if waiter.away_until:
             self._come_back(waiter)
         else:
-            self._leave_queue(waiter)
+            self._leave_queue(waiter, now)
         self._forget(waiter)
         self._ledger.forget_waiting(waiter.command.worker, waiter.command.request_id)
 
     def _send_away(self, waiter: Waiter, now: int) -> None:
         if waiter.key:
-            self._leave_queue(waiter)
+            self._leave_queue(waiter, now)
         self.away += 1
         waiter.away_until = now + self._resume_grace_ns
         self._ledger.deadlines.not_after(waiter, _due_at(waiter))
@@ -344,12 +343,12 @@ class Waits:
         self.away -= 1
         waiter.away_until = 0
 
-    def _leave_queue(self, waiter: Waiter) -> None:
+    def _leave_queue(self, waiter: Waiter, now: int) -> None:
         """Take a waiter out ungranted; what it may have held up is to be served.
 
-        That is its own queue if it was the head, and what else it wants: others may be meant to wait for it.
+        That is its own queue if it was a head, and what else it wants: others may be meant to wait for it.
         """
-        key, is_head = waiter.key, self._queues.head(waiter.key) == waiter.rank
+        key, is_head = waiter.key, waiter.rank in self._queues.heads(waiter.key, now)
         self._exit(waiter)
         self._ledger.freed.extend(other for other in self._keys(waiter) if other != key or is_head)
 

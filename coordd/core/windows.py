@@ -11,12 +11,14 @@ Must not know: who waits, what is persisted when, what an endpoint is.
 from bisect import insort
 from collections.abc import Iterable, Iterator, Mapping
 from heapq import merge
+from typing import NamedTuple
 
 from msgspec import Struct
 from sortedcontainers import SortedDict
 
 from coordd.core.limits import BUCKETS_PER_WINDOW
 from coordd.core.records import Booking, Cell
+from coordd.core.rules import MEDIUM
 
 _FOREVER = 1 << 63
 
@@ -28,7 +30,14 @@ class Full(Struct, frozen=True, gc=False):
     window_ns: int
 
 
-class _Bucket:
+class Kept(NamedTuple):
+    """What a class must leave to those above it: `units` of each window, what these have used included."""
+
+    priority: int
+    units: tuple[int, ...]
+
+
+class Bucket:
     """What is charged within one bucket of a window: each worker's cell, and all of it."""
 
     __slots__ = ("cells", "total")
@@ -63,11 +72,11 @@ class Window:
         self._name = name
         self._changed = changed
         # In order, so that the oldest is at hand to drop, and the future to walk.
-        self._buckets: SortedDict[int, _Bucket] = SortedDict()
+        self._buckets: SortedDict[int, Bucket] = SortedDict()
         # (instant, change) of what is booked, in order.
         self._booked: list[tuple[int, int]] = []
 
-    def charge(self, worker: str, count: int, at: int) -> None:
+    def charge(self, worker: str, count: int, at: int, priority: int = MEDIUM) -> None:
         """Count `count` for `worker` at the instant `at`."""
         number = at // self.width_ns
         bucket = self._buckets.get(number) or self._open(number)
@@ -79,17 +88,27 @@ class Window:
         self.used += count
         self._changed[cell] = None
 
-    def refund(self, worker: str, count: int, at: int) -> None:
-        """Take back what was charged at the instant `at`, unless it has left the window."""
+    def refund(self, worker: str, count: int, at: int, priority: int = MEDIUM) -> int:
+        """Take back what was charged at the instant `at`, unless it has left the window; return how much."""
         bucket = self._buckets.get(at // self.width_ns)
         cell = bucket.cells.get(worker) if bucket is not None else None
-        if bucket is not None and cell is not None:
-            # Less may be there than was taken: where the window is newer than the permit.
-            count = min(count, cell.count)
-            cell.count -= count
-            bucket.total -= count
-            self.used -= count
-            self._changed[cell] = None
+        if bucket is None or cell is None:
+            return 0
+        # Less may be there than was taken: where the window is newer than the permit.
+        count = min(count, cell.count)
+        cell.count -= count
+        bucket.total -= count
+        self.used -= count
+        self._changed[cell] = None
+        return count
+
+    def take_over(self, cell: Cell) -> None:
+        """Charge what a cell of another window says, at the latest instant it can have been made."""
+        self.charge(cell.worker, cell.count, ends_at(cell))
+
+    def used_above(self, priority: int) -> int:
+        """Return what classes above `priority` are charged with. 0 where the window keeps no classes."""
+        return 0
 
     def roll(self, now: int) -> None:
         """Drop what has left the window at `now`. Cost: O(1) a bucket that leaves."""
@@ -132,24 +151,31 @@ class Window:
         """Return the live cells."""
         return (cell for bucket in self._buckets.values() for cell in bucket.cells.values())
 
+    def leaves_at(self) -> int:
+        """Return when the oldest bucket leaves; 0: there is none."""
+        return self._left_at(self._buckets.peekitem(0)[0]) if self._buckets else 0
+
     def resets_at(self, now: int) -> int:
         """Return when all that is charged or booked now will have left; `now` if nothing is."""
         ends = [self._left_at(number) for number, bucket in self._buckets.items() if bucket.total]
         ends += [at for at, _ in self._booked[-1:]]
         return max(ends, default=now)
 
-    def earliest(self, count: int, start: int, hold_ns: int, now: int) -> int:
+    def earliest(
+        self, count: int, start: int, hold_ns: int, now: int, *, priority: int = 0, kept: int = 0
+    ) -> int:
         """Return the first instant at or after `start` from which `count` more fit for good.
 
         A permit taken at T is charged until it has left the window after T + hold_ns; so there must be room
         not at T alone but until then, past every booking that begins meanwhile. One pass over the levels of
         the future finds it: where a level leaves no room, nothing that begins before that level's end will
         do.
-        Args: count: 1..limit. hold_ns: from taking to latest use. now: at which the window was rolled.
+        Args: count: 1..limit - kept. hold_ns: from taking to latest use. now: at which the window was rolled.
+        kept: units kept from the class `priority` for those above it, what these have used included.
         Cost: O(buckets until then), with bookings O(buckets + bookings).
         """
         at = start
-        for begins, ends, level in self._levels(now):
+        for begins, ends, level in self._levels(now, priority, kept):
             is_room = level + count <= self.limit
             # Without bookings levels only fall: where there is room once, there is room from then on.
             if (is_room and not self._booked) or begins >= self._left_at((at + hold_ns) // self.width_ns):
@@ -163,8 +189,14 @@ class Window:
         left_at = self._left_at((now + hold_ns) // self.width_ns)
         return self.limit - max(level for begins, _, level in self._levels(now) if begins < left_at)
 
-    def _levels(self, now: int) -> Iterator[tuple[int, int, int]]:
-        """Yield (begin, end, charges) for each stretch of the future, as things stand now."""
+    def _levels(self, now: int, priority: int = 0, kept: int = 0) -> Iterator[tuple[int, int, int]]:
+        """Yield (begin, end, charges) for each stretch of the future, as things stand now.
+
+        Classes above `priority` count for at least the units `kept` for them.
+        """
+        if kept:
+            yield from self._levels_beside(now, priority, kept)
+            return
         level, begins = self.used, now
         for at, change in merge(self._leavings(), self._booked):
             if at > begins:
@@ -172,6 +204,21 @@ class Window:
                 begins = at
             level += change
         yield begins, _FOREVER, level
+
+    def _levels_beside(self, now: int, priority: int, kept: int) -> Iterator[tuple[int, int, int]]:
+        level, unused, begins = self.used, kept - self.used_above(priority), now
+        booked = ((at, change, 0) for at, change in self._booked)
+        for at, change, back in merge(self._leavings_above(priority), booked):
+            if at > begins:
+                yield begins, at, level + max(0, unused)
+                begins = at
+            level += change
+            unused += back
+        yield begins, _FOREVER, level + max(0, unused)
+
+    def _leavings_above(self, priority: int) -> Iterator[tuple[int, int, int]]:
+        """Yield (instant, change, what of it is of classes above) for each bucket that leaves."""
+        return ((at, change, 0) for at, change in self._leavings())
 
     def _leavings(self) -> Iterator[tuple[int, int]]:
         """Yield (instant, change) for each bucket that leaves, soonest first."""
@@ -185,11 +232,11 @@ class Window:
     def _left_at(self, bucket: int) -> int:
         return (bucket + 1 + BUCKETS_PER_WINDOW) * self.width_ns
 
-    def _open(self, number: int) -> _Bucket:
-        bucket = self._buckets[number] = _Bucket()
+    def _open(self, number: int) -> Bucket:
+        bucket = self._buckets[number] = Bucket()
         return bucket
 
-    def _drop(self, bucket: _Bucket) -> None:
+    def _drop(self, bucket: Bucket) -> None:
         self.used -= bucket.total
         for cell in bucket.cells.values():
             cell.count = 0
@@ -202,12 +249,17 @@ class Windows:
     __slots__ = ("_booked", "bookings", "name", "of", "use_within_ns")
 
     def __init__(
-        self, name: str, limits: Mapping[int, int], use_within_ns: int, changed: dict[Cell, None]
+        self,
+        name: str,
+        limits: Mapping[int, int],
+        use_within_ns: int,
+        changed: dict[Cell, None],
+        window_type: type[Window] = Window,
     ) -> None:
         self.name = name
         self.use_within_ns = use_within_ns
         self.of = tuple(
-            Window(name, length_ns, limit, changed) for length_ns, limit in sorted(limits.items())
+            window_type(name, length_ns, limit, changed) for length_ns, limit in sorted(limits.items())
         )
         self.bookings: dict[int, Booking] = {}
         self._booked = 0
@@ -222,8 +274,14 @@ class Windows:
             if now >= window.rolls_at:
                 window.roll(now)
 
-    def is_room(self, count: int, now: int) -> bool:
+    def leaves_at(self) -> int:
+        """Return when a bucket leaves next, as of when they were rolled; 0: there is none."""
+        return min((at for at in (window.leaves_at() for window in self.of) if at), default=0)
+
+    def is_room(self, count: int, now: int, kept: Kept | None = None) -> bool:
         """Whether `count` can be taken now. Cost: O(windows), with bookings O(buckets + bookings)."""
+        if kept is not None:
+            return self._is_room_beside(count, now, kept)
         is_clear = True
         for window in self.of:
             if now >= window.rolls_at:
@@ -234,46 +292,63 @@ class Windows:
             is_clear = is_clear and room >= self._booked
         return is_clear or self.earliest(count, now, self.use_within_ns, now).at == now
 
-    def take(self, worker: str, count: int, now: int) -> int:
+    def _is_room_beside(self, count: int, now: int, kept: Kept) -> bool:
+        self.roll(now)
+        rooms = [
+            window.limit - window.used - max(0, units - window.used_above(kept.priority)) - count
+            for window, units in zip(self.of, kept.units, strict=True)
+        ]
+        if min(rooms) >= self._booked:
+            return True
+        return min(rooms) >= 0 and self.earliest(count, now, self.use_within_ns, now, kept).at == now
+
+    def take(self, worker: str, count: int, now: int, priority: int = MEDIUM) -> int:
         """Charge `count` in every window at its latest possible use, and return that instant.
 
         `is_room` has said yes.
         """
         use_by = now + self.use_within_ns
         for window in self.of:
-            window.charge(worker, count, use_by)
+            window.charge(worker, count, use_by, priority)
         return use_by
 
-    def settle(self, worker: str, used: int, unused: int, use_by: int, now: int) -> None:
+    def settle(
+        self, worker: str, used: int, unused: int, use_by: int, now: int, *, priority: int = MEDIUM
+    ) -> None:
         """Move the charge of `used` from `use_by` to `now`, and take back the `unused`."""
         for window in self.of:
-            window.refund(worker, used + unused, use_by)
+            window.refund(worker, used + unused, use_by, priority)
             if used:
-                window.charge(worker, used, now)
+                window.charge(worker, used, now, priority)
 
-    def earliest(self, count: int, start: int, hold_ns: int, now: int) -> Full:
+    def earliest(self, count: int, start: int, hold_ns: int, now: int, kept: Kept | None = None) -> Full:
         """Return the first instant from `start` on at which every window has room, and which was last.
 
-        Args: count: 1..smallest(); above it: as if taken in as many goes as it needs, each when the last has
-        left.
+        Args: count: 1..smallest() less what is `kept`; above it: as if taken in as many goes as it needs,
+        each when the last has left.
         """
         self.roll(now)
+        priority, units = kept or Kept(0, (0,) * len(self.of))
         full = Full(start, 0)
         is_moving = True
         while is_moving:
             is_moving = False
-            for window in self.of:
-                rest = (count - 1) % window.limit
-                at = window.earliest(rest + 1, full.at, hold_ns, now)
+            for window, kept_units in zip(self.of, units, strict=True):
+                rest = (count - 1) % (window.limit - kept_units)
+                at = window.earliest(rest + 1, full.at, hold_ns, now, priority=priority, kept=kept_units)
                 if at > full.at:
                     full = Full(at, window.length_ns)
                     is_moving = True
-        return full if count <= self.smallest() else self._in_rounds(full, count)
+        return self._in_rounds(full, count, units)
 
-    def _in_rounds(self, full: Full, count: int) -> Full:
-        waits = [((count - 1) // window.limit * window.length_ns, window.length_ns) for window in self.of]
+    def _in_rounds(self, full: Full, count: int, units: tuple[int, ...]) -> Full:
+        """Put off what takes several goes by the length of the window for each but the last."""
+        waits = [
+            ((count - 1) // (window.limit - kept) * window.length_ns, window.length_ns)
+            for window, kept in zip(self.of, units, strict=True)
+        ]
         longest, window_ns = max(waits)
-        return Full(full.at + longest, window_ns)
+        return Full(full.at + longest, window_ns) if longest else full
 
     def book(self, booking: Booking) -> None:
         """Hold room for a booking, at the time that `earliest` gave."""
@@ -307,7 +382,7 @@ class Windows:
             elif any(window.is_live(_begins_at(cell), now) for cell in known):
                 # It would know of that call, had it been there: so it is new.
                 for cell in known:
-                    window.charge(cell.worker, cell.count, _ends_at(cell))
+                    window.take_over(cell)
         return [cell for gone in stored.values() for cell in gone]
 
 
@@ -316,7 +391,8 @@ def left_at(cell: Cell) -> int:
     return (cell.bucket + 1 + BUCKETS_PER_WINDOW) * _width_ns(cell.window_ns)
 
 
-def _ends_at(cell: Cell) -> int:
+def ends_at(cell: Cell) -> int:
+    """Return the last instant of a cell's bucket."""
     return (cell.bucket + 1) * _width_ns(cell.window_ns) - 1
 
 

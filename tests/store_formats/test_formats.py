@@ -23,13 +23,27 @@ EXPECTED = {
         (2, "tweet:2", "reply", "w2", 3, T - 500 * SECOND, T - 1_500 * SECOND, 1, "r2"),
     ],
     Table.RESERVATIONS: [
-        (3, "api_quota", "tweet", "api_tweets", 2, "w1", T - SECOND, T + 29 * SECOND, 30 * SECOND, 1, "", 0)
+        (
+            3,
+            "api_quota",
+            "tweet",
+            "api_tweets",
+            2,
+            "w1",
+            T - SECOND,
+            T + 29 * SECOND,
+            30 * SECOND,
+            1,
+            "",
+            0,
+            2,
+        )
     ],
     Table.PERMITS: [(4, "post_tweet", "w1", 1, T - SECOND, T + 29 * SECOND, "r4", 2)],
     Table.BOOKINGS: [
         (5, "post_tweet", "w2", 1, T - SECOND, T + 600 * SECOND, T + 630 * SECOND, T + 660 * SECOND, "r5")
     ],
-    Table.CELLS: [("post_tweet", 900 * SECOND, 977_777_778, "w1", 3)],
+    Table.CELLS: [("post_tweet", 900 * SECOND, 977_777_778, "w1", 3, 0, 0, 0)],
     Table.WAITERS: [
         (
             8,

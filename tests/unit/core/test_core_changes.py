@@ -35,7 +35,7 @@ def test_empty_cell_is_deleted_and_a_charged_one_written() -> None:
     empty, charged = Cell("limit/e", 10, 1, "w1"), Cell("limit/e", 10, 2, "w1", 3)
     changes.cells |= {empty: None, charged: None}
     puts, deletes = changes.take()
-    assert puts[Table.CELLS] == [("limit/e", 10, 2, "w1", 3)]
+    assert puts[Table.CELLS] == [("limit/e", 10, 2, "w1", 3, 0, 0, 0)]
     assert deletes[Table.CELLS] == [("limit/e", 10, 1, "w1")]
 
 

@@ -2,6 +2,7 @@ import pytest
 
 from coordd.core.commands import RequestLock, ReserveResource, TakePermit, WaitableCommand
 from coordd.core.records import WaiterRow
+from coordd.core.rules import MEDIUM
 from coordd.core.waiters import Waiter
 
 
@@ -19,5 +20,5 @@ def test_stored_waiter_comes_back_as_it_was(command: WaitableCommand) -> None:
     back = Waiter.of(WaiterRow(*row))  # type: ignore[arg-type]
     assert back.row() == row
     assert back.command == command
-    assert back.rank == waiter.rank == (3, 7)
+    assert back.rank == waiter.rank == (3, 7, MEDIUM, "w1")
     assert (back.enqueued_at, back.times_out_at, back.away_until, back.key) == (4, 5, 0, ())

@@ -4,7 +4,12 @@
 ALTER TABLE locks ADD COLUMN preempt_at INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE reservations ADD COLUMN preempt_at INTEGER NOT NULL DEFAULT 0;
 -- priority: 1 low, 2 medium, 3 high, 4 critical.
+ALTER TABLE reservations ADD COLUMN priority INTEGER NOT NULL DEFAULT 2;
 ALTER TABLE permits ADD COLUMN priority INTEGER NOT NULL DEFAULT 2;
+-- The parts of `count` by class; the rest is low. All 0 where no class has headroom.
+ALTER TABLE cells ADD COLUMN medium INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE cells ADD COLUMN high INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE cells ADD COLUMN critical INTEGER NOT NULL DEFAULT 0;
 
 -- What was taken together. members: JSON list of ids; claims: JSON of what was asked for.
 CREATE TABLE bundles (
