@@ -183,7 +183,7 @@ class Cell:
 
     __slots__ = ("bucket", "classes", "count", "limit", "window_ns", "worker")
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  -- by position, as rows are
         self,
         limit: str,
         window_ns: int,
