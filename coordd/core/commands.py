@@ -197,12 +197,13 @@ class ReleaseBundle(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class OpenSession(Struct, frozen=True, kw_only=True, gc=False):
-    """Say that a worker is there.
+    """Say that a worker is there, and resume its session `session_id` if that still lives. 0: begin anew.
 
     `weight_milli` 0: as configured; `labels`: JSON; `ttl_ns` 0: the default.
     """
 
     worker: str
+    session_id: int = 0
     worker_class: str = ""
     weight_milli: int = 0
     labels: str = "{}"
@@ -210,15 +211,17 @@ class OpenSession(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class KeepSession(Struct, frozen=True, kw_only=True, gc=False):
-    """Keep a worker's session, and renew every lease it holds."""
+    """Keep the session `id` of a worker, and renew every lease taken in it."""
 
     worker: str
+    id: int
 
 
 class CloseSession(Struct, frozen=True, kw_only=True, gc=False):
-    """End a worker's session, and give back all it holds."""
+    """End the session `id` of a worker, and give back all that was taken in it."""
 
     worker: str
+    id: int
 
 
 class ResolveEscalation(Struct, frozen=True, kw_only=True, gc=False):

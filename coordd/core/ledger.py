@@ -14,7 +14,16 @@ from coordd.core.limits import ENDED_REQUESTS_MAX, SECOND
 from coordd.core.outcomes import Notice
 from coordd.core.queues import QueueKey
 from coordd.core.recall import Recall
-from coordd.core.records import Booking, EndedRequest, HoldTime, Lock, Permit, Reservation, Table
+from coordd.core.records import (
+    Booking,
+    EndedRequest,
+    HoldTime,
+    Lock,
+    Permit,
+    Reservation,
+    Session,
+    Table,
+)
 from coordd.core.rules import Rules
 
 Live = Lock | Reservation | Permit | Booking
@@ -41,6 +50,7 @@ class Ledger:
         "live",
         "notices",
         "requests",
+        "sessions",
     )
 
     def __init__(self, rules: Rules) -> None:
@@ -54,6 +64,8 @@ class Ledger:
         # over.
         self.requests: dict[tuple[str, str], object] = {}
         self.hold_times: dict[str, HoldTime] = {}
+        # By worker. While there are none, a lease costs no more than to see that.
+        self.sessions: dict[str, Session] = {}
         # Queues whose resource may have become free; the machine serves them before it answers.
         self.freed: list[QueueKey] = []
         self.notices: list[Notice] = []
@@ -101,6 +113,18 @@ class Ledger:
         seen.mean_ns += (held_ns - seen.mean_ns) // _HOLD_TIME_WEIGHT
         seen.count += 1
         self._changed_hold_times[subject] = seen
+
+    def begin_lease(self, id: int, lease: Lock | Reservation) -> None:
+        """Let its worker's session, if there is one, keep a lease that was taken in it."""
+        session = self.sessions.get(lease.worker)
+        if session is not None and id > session.id:
+            session.leases[id] = lease
+
+    def end_lease(self, id: int, lease: Lock | Reservation) -> None:
+        """Let no session keep a lease any longer."""
+        session = self.sessions.get(lease.worker)
+        if session is not None:
+            session.leases.pop(id, None)
 
     def _forget_request(self, record: EndedRequest) -> None:
         key = (record.worker, record.request_id)

@@ -131,6 +131,8 @@ class Locks:
         ledger.live[token] = lock
         ledger.deadlines.schedule(lock, lock.expires_at)
         self._changed[token] = lock
+        if ledger.sessions:
+            ledger.begin_lease(token, lock)
         return lock
 
     def validate(self, command: RequestLock) -> None:
@@ -178,10 +180,16 @@ class Locks:
         if lock is None:
             raise lease_lost("lock", command.token)
         lock.ttl_ns = command.ttl_ns or lock.ttl_ns
+        self.extend(lock, now)
+        return Renewed(grant=lock)
+
+    def extend(self, lock: Lock, now: int) -> None:
+        """Hold a live lock for its time to live from now, but not beyond its preemption."""
         lock.expires_at = now + lock.ttl_ns
+        if lock.preempt_at:
+            lock.expires_at = min(lock.expires_at, lock.preempt_at)
         self._ledger.deadlines.not_after(lock, lock.expires_at)
         self._changed[lock.token] = lock
-        return Renewed(grant=lock)
 
     def release(self, command: ReleaseLock, now: int) -> LockReleased:
         """End a lock with the outcome its holder reports."""
@@ -205,6 +213,10 @@ class Locks:
         """End a lock because an operator says so; its holder may have acted."""
         self._end(lock, Outcome.UNKNOWN, EndedBy.FORCE, now)
 
+    def close(self, lock: Lock, now: int) -> None:
+        """End a lock because its worker is done; it has not said how, so it may have acted."""
+        self._end(lock, Outcome.UNKNOWN, EndedBy.CLOSE, now)
+
     def undo(self, lock: Lock, now: int) -> None:
         """Take back a grant nobody heard of: as if never given, except that its token is used up."""
         self._drop(lock)
@@ -222,6 +234,7 @@ class Locks:
         self._held.add(lock.scope, lock)
         self._ledger.live[lock.token] = lock
         self._ledger.deadlines.schedule(lock, lock.expires_at)
+        self._ledger.begin_lease(lock.token, lock)
 
     def load_engagement(self, engagement: Engagement, now: int) -> None:
         """Take an entry of the history in, as if it were written now.
@@ -303,6 +316,8 @@ class Locks:
         ledger = self._ledger
         self._held.remove(lock.scope, lock)
         del ledger.live[lock.token]
+        if ledger.sessions:
+            ledger.end_lease(lock.token, lock)
         ledger.deadlines.cancel(lock)
         self._changed[lock.token] = None
         if self._queues.units:

@@ -67,12 +67,22 @@ from coordd.core.records import (
     Record,
     Reservation,
     Row,
+    Session,
     Table,
     WaiterRow,
 )
 from coordd.core.reservations import Reservations
 from coordd.core.rules import Rules
-from coordd.core.views import AllocationView, AvailabilityView, Counts, ItemView, LimitView, PoolView
+from coordd.core.sessions import Sessions
+from coordd.core.views import (
+    AllocationView,
+    AvailabilityView,
+    Counts,
+    ItemView,
+    LimitView,
+    PoolView,
+    SessionView,
+)
 from coordd.core.waiters import ReturnGrant, Waiter
 from coordd.core.waits import Waits, Wake
 from coordd.core.windows import left_at
@@ -123,6 +133,7 @@ class Machine:
             TakePermit: self._rate_limits,
         }
         self._waits = Waits(rules, self._ledger, self._queues, components)
+        self._sessions = Sessions(rules, self._ledger, self._locks, self._reservations, self._waits)
         self._handlers: dict[type, Callable[[Any, int], Outcome]] = {
             RequestLock: self._waits.request,
             RenewLock: self._locks.renew,
@@ -139,6 +150,9 @@ class Machine:
             ForceRelease: self._force_release,
             UpdatePool: self._overrides.update_pool,
             UpdateLimit: self._overrides.update_limit,
+            OpenSession: self._sessions.open,
+            KeepSession: self._sessions.keep,
+            CloseSession: self._sessions.close,
         }
         self._due: dict[type, Callable[[Any, int], None]] = {
             Lock: self._expire_lock,
@@ -148,6 +162,7 @@ class Machine:
             Rest: self._locks.wake,
             Recall: lambda recall, now: recall.sweep(now),
             Waiter: self._waits.due,
+            Session: self._sessions.due,
             Wake: lambda wake, now: self._waits.serve(wake.key, now),
         }
         self._force: dict[type, Callable[[Any, int], None]] = {
@@ -250,6 +265,8 @@ class Machine:
             Table.HOLD_TIMES: self._load_hold_time,
             Table.ENDED_REQUESTS: lambda row: self._ledger.remember_ended(EndedRequest(*row)),
             Table.ENGAGEMENTS: lambda row: self._locks.load_engagement(Engagement(*row), now),
+            # Before what they keep.
+            Table.SESSIONS: lambda row: self._sessions.load(Session(*row), now),  # type: ignore[arg-type]
             Table.LOCKS: lambda row: self._load_lock(row, now),
             Table.RESERVATIONS: lambda row: self._load_reservation(row, now),
             Table.PERMITS: self._load_permit,
@@ -356,6 +373,10 @@ class Machine:
         """Return a worker's part of an endpoint. Raises: InvalidArgument (UNKNOWN_ENDPOINT)."""
         return self._rate_limits.allocation(self._rate_limits.limit(endpoint), worker, now)
 
+    def sessions(self) -> list[SessionView]:
+        """Return every open session, by worker."""
+        return self._sessions.views()
+
     def counts(self) -> Counts:
         """Return how much there is of everything."""
         live = self._ledger.live
@@ -367,6 +388,7 @@ class Machine:
             bookings=len(live) - locks - reservations - permits,
             waiters=len(self._waits.waiters),
             waiters_away=self._waits.away,
+            sessions=len(self._ledger.sessions),
             last_id=self._ledger.last_id,
         )
 
@@ -382,6 +404,7 @@ class Machine:
             Table.WAITERS: [waiter for waiter in self._waits.waiters.values() if waiter.command.request_id],
             Table.HOLD_TIMES: ledger.hold_times.values(),
             Table.OVERRIDES: self._overrides.overrides.values(),
+            Table.SESSIONS: ledger.sessions.values(),
             Table.ENDED_REQUESTS: [
                 ended for ended in ledger.requests.values() if isinstance(ended, EndedRequest)
             ],
@@ -398,7 +421,8 @@ class Machine:
         waits = sorted(
             (waiter.id, waiter.away_until, repr(waiter.key)) for waiter in self._waits.waiters.values()
         )
-        state = (self._now, self._ledger.last_id, self.snapshot(), waits, self._locks.rests())
+        late = sorted((session.worker, session.late_at) for session in self._ledger.sessions.values())
+        state = (self._now, self._ledger.last_id, self.snapshot(), waits, self._locks.rests(), late)
         return blake2b(msgspec.msgpack.encode(state), digest_size=16).digest()
 
     # --------------------------------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ class Reason(IntEnum):
     ESCALATION_DENIED = 12
     HEADROOM = 13
     PACED = 14
+    SESSION_CLOSED = 15
 
 
 class Refused(Struct, frozen=True, kw_only=True, gc=False):
@@ -123,10 +124,12 @@ class BundleReleased(Struct, frozen=True, kw_only=True):
 
 
 class SessionOpened(Struct, frozen=True, kw_only=True):
-    """The worker is there. `held`: ids of what it holds; `gates`: those that are not open."""
+    """The worker is there. `held`: ids of what the session keeps; `gates`: those that are not open."""
 
     session: Session
     is_resumed: bool
+    kept: "SessionKept"
+    weight_milli: int
     held: tuple[int, ...] = ()
     gates: tuple[Gate, ...] = ()
 
@@ -143,10 +146,10 @@ class SessionKept(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class SessionClosed(Struct, frozen=True, kw_only=True, gc=False):
-    """The session has ended, and so many leases are given back."""
+    """The session has ended, and so many leases have gone back."""
 
-    session: Session | None
-    released: int = 0
+    session: Session
+    released: int
 
 
 class EscalationResolved(Struct, frozen=True, kw_only=True):
@@ -286,11 +289,21 @@ class SessionExpired(Struct, frozen=True, kw_only=True):
 
 
 class LeasesExpiring(Struct, frozen=True, kw_only=True, gc=False):
-    """The worker's keepalive is late, and these leases end soon, the first at `first_end`."""
+    """The worker's keepalive is late: its session ends at `session_end`, and so will these leases by then.
+
+    The first at `first_end`, 0: there is none.
+    """
 
     worker: str
     ids: tuple[int, ...]
     first_end: int
+    session_end: int
+
+
+class GivenBack(Struct, frozen=True, kw_only=True):
+    """A lease went back, since its worker has closed its session."""
+
+    grant: Lock | Reservation
 
 
 Notice = (
@@ -305,4 +318,5 @@ Notice = (
     | CapacityChanged
     | SessionExpired
     | LeasesExpiring
+    | GivenBack
 )

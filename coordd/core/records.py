@@ -63,6 +63,8 @@ class EndedBy(IntEnum):
     EXPIRY = 1
     FORCE = 2
     PREEMPTION = 3
+    # Its worker has closed its session.
+    CLOSE = 4
 
 
 class Lock(Struct, gc=False):
@@ -289,23 +291,28 @@ class Bundle(Struct, gc=False):
 
 
 class Session(Struct, gc=False):
-    """A worker's session.
+    """A worker's session: it keeps the leases that its worker has taken since, those with a higher id.
 
-    `weight_milli`: its weight x 1000; `labels`: JSON. Ends at `expires_at` unless kept.
+    `weight_milli`: its weight x 1000, 0: as configured; `labels`: JSON. Ends at `expires_at` unless kept.
     """
 
     worker: str
+    id: int
     worker_class: str
     weight_milli: int
     labels: str
     opened_at: int
     expires_at: int
     ttl_ns: int
+    # When a keepalive is late; 0: it is, and the worker was told.
+    late_at: int = 0
+    # What it keeps, by id.
+    leases: "dict[int, Lock | Reservation]" = {}
     scheduled_at: int = 0
 
     def row(self) -> Row:
         """See `Record.row`."""
-        return astuple(self)[:-1]
+        return astuple(self)[:-3]
 
 
 class Escalation(Struct, gc=False):

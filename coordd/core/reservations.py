@@ -233,10 +233,16 @@ class Reservations:
                 id=command.id,
             )
         reservation.ttl_ns = command.ttl_ns or reservation.ttl_ns
+        self.extend(reservation, now)
+        return Renewed(grant=reservation)
+
+    def extend(self, reservation: Reservation, now: int) -> None:
+        """Hold a live reservation for its time to live from now, but not beyond its preemption."""
         reservation.expires_at = now + reservation.ttl_ns
+        if reservation.preempt_at:
+            reservation.expires_at = min(reservation.expires_at, reservation.preempt_at)
         self._ledger.deadlines.not_after(reservation, reservation.expires_at)
         self._changed[reservation.id] = reservation
-        return Renewed(grant=reservation)
 
     def release(self, command: ReleaseResource, now: int) -> ResourceReleased:
         """Give a reservation back."""
@@ -377,6 +383,9 @@ class Reservations:
         self.count += 1
         self._ledger.live[reservation.id] = reservation
         self._ledger.deadlines.schedule(reservation, reservation.expires_at)
+        # Units of a refilling pool are used in time or not at all; no session can keep them.
+        if self._ledger.sessions and not reservation.is_refilling:
+            self._ledger.begin_lease(reservation.id, reservation)
         if key:
             self._held.add(key, reservation)
         pool = self._pools.get(reservation.pool)
@@ -395,6 +404,8 @@ class Reservations:
         self.count -= 1
         self._ledger.deadlines.cancel(reservation)
         del self._ledger.live[reservation.id]
+        if self._ledger.sessions:
+            self._ledger.end_lease(reservation.id, reservation)
         self._changed[reservation.id] = None
         key = _resource_key(reservation)
         self._held.remove(key, reservation)

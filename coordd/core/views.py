@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from coordd.core.outcomes import Refused
-from coordd.core.records import Lock
+from coordd.core.records import Lock, Session
 
 
 class WindowView(Struct, frozen=True, kw_only=True):
@@ -98,6 +98,15 @@ class ItemView(Struct, frozen=True, kw_only=True):
     waiters: int
 
 
+class SessionView(Struct, frozen=True, kw_only=True):
+    """A worker's session; `weight_milli` as it holds, and how many leases it keeps."""
+
+    name: str
+    session: Session
+    weight_milli: int
+    held: int
+
+
 class Counts(Struct, frozen=True, kw_only=True):
     """How much the state machine holds."""
 
@@ -107,4 +116,5 @@ class Counts(Struct, frozen=True, kw_only=True):
     bookings: int
     waiters: int
     waiters_away: int
+    sessions: int
     last_id: int

@@ -152,6 +152,18 @@ class Waits:
         self._remove(waiter, now)
         self._refuse(waiter, Refused(reason=Reason.WAIT_TIMEOUT, subject=subject))
 
+    def dismiss(self, worker: str, since: int) -> None:
+        """End every wait that a worker has begun after the id `since`: it has closed its session.
+
+        Cost: O(waiters), which a clean end may cost.
+        """
+        mine = [waiter for waiter in self.waiters.values() if waiter.command.worker == worker]
+        for waiter in mine:
+            if waiter.id > since:
+                subject = self._subject(waiter)
+                self._remove(waiter)
+                self._refuse(waiter, Refused(reason=Reason.SESSION_CLOSED, subject=subject))
+
     def serve(self, key: QueueKey, now: int) -> None:
         """Give what may have come free to those who wait for it, in order, until the head can't be served."""
         for _ in range(SERVED_PER_CALL_MAX):

@@ -1073,6 +1073,7 @@ class SessionInfo(_message.Message):
     EXPIRES_IN_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     CONNECTED_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
     """Output only. The worker."""
     worker_class: _builtins.str
@@ -1080,9 +1081,11 @@ class SessionInfo(_message.Message):
     weight: _builtins.float
     """Output only. Its weight where shares are proportional."""
     held: _builtins.int
-    """Output only. Locks, reservations, permits and bundles it holds."""
+    """Output only. Leases that it keeps."""
     connected: _builtins.bool
     """Output only. Whether its stream is connected."""
+    session_id: _builtins.int
+    """Output only. Names it: grants of the worker with a higher id are kept by it."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Output only. As it registered."""
@@ -1106,10 +1109,11 @@ class SessionInfo(_message.Message):
         expires_in: _duration_pb2.Duration | None = ...,
         held: _builtins.int = ...,
         connected: _builtins.bool = ...,
+        session_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_in", b"expires_in", "opened_at", b"opened_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "expires_in", b"expires_in", "held", b"held", "labels", b"labels", "opened_at", b"opened_at", "weight", b"weight", "worker", b"worker", "worker_class", b"worker_class"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "expires_in", b"expires_in", "held", b"held", "labels", b"labels", "opened_at", b"opened_at", "session_id", b"session_id", "weight", b"weight", "worker", b"worker", "worker_class", b"worker_class"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -87,6 +87,8 @@ class _RefusalReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Refusal
     """What is left is kept for more urgent classes."""
     REFUSAL_REASON_PACED: _RefusalReason.ValueType  # 14
     """The endpoint's calls are spread evenly over its window, and the next one's time has not come."""
+    REFUSAL_REASON_SESSION_CLOSED: _RefusalReason.ValueType  # 15
+    """The wait ended because its worker has closed its session."""
 
 class RefusalReason(_RefusalReason, metaclass=_RefusalReasonEnumTypeWrapper):
     """Why a request was refused, or why a waiter still waits. Normal business, not an error."""
@@ -121,6 +123,8 @@ REFUSAL_REASON_HEADROOM: RefusalReason.ValueType  # 13
 """What is left is kept for more urgent classes."""
 REFUSAL_REASON_PACED: RefusalReason.ValueType  # 14
 """The endpoint's calls are spread evenly over its window, and the next one's time has not come."""
+REFUSAL_REASON_SESSION_CLOSED: RefusalReason.ValueType  # 15
+"""The wait ended because its worker has closed its session."""
 Global___RefusalReason: _TypeAlias = RefusalReason  # noqa: Y015
 
 class _OnConflict:

@@ -9,6 +9,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,9 +21,37 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _RevocationReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RevocationReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RevocationReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REVOCATION_REASON_UNSPECIFIED: _RevocationReason.ValueType  # 0
+    """Never sent."""
+    REVOCATION_REASON_PREEMPTED: _RevocationReason.ValueType  # 1
+    """A conflict was decided against its holder: `within` is the time left to bring the work to an end."""
+    REVOCATION_REASON_FORCED: _RevocationReason.ValueType  # 2
+    """An operator took it."""
+    REVOCATION_REASON_EXPIRED: _RevocationReason.ValueType  # 3
+    """It ran out."""
+
+class RevocationReason(_RevocationReason, metaclass=_RevocationReasonEnumTypeWrapper):
+    """Why a lease is lost."""
+
+REVOCATION_REASON_UNSPECIFIED: RevocationReason.ValueType  # 0
+"""Never sent."""
+REVOCATION_REASON_PREEMPTED: RevocationReason.ValueType  # 1
+"""A conflict was decided against its holder: `within` is the time left to bring the work to an end."""
+REVOCATION_REASON_FORCED: RevocationReason.ValueType  # 2
+"""An operator took it."""
+REVOCATION_REASON_EXPIRED: RevocationReason.ValueType  # 3
+"""It ran out."""
+Global___RevocationReason: _TypeAlias = RevocationReason  # noqa: Y015
+
 @_typing.final
 class ConnectRequest(_message.Message):
-    """What a worker says."""
+    """What a worker says. It may say the next thing without waiting for the answer to the last."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -35,11 +64,13 @@ class ConnectRequest(_message.Message):
 
     @_builtins.property
     def keepalive(self) -> Global___Keepalive:
-        """It is there: everything it holds is renewed, each lease by its own time to live."""
+        """It is there: every lease taken in the session is renewed, each by its own time to live."""
 
     @_builtins.property
     def goodbye(self) -> Global___Goodbye:
-        """It is done: everything it holds goes back, and the stream ends."""
+        """It is done: every lease taken in the session goes back, its waits end, and so does the stream. Locks leave UNKNOWN in the
+        history: release them before, saying how they ended. Permits stay charged, and may still be reported on.
+        """
 
     def __init__(
         self,
@@ -90,6 +121,7 @@ class Register(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     TAKE_OVER_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
     """Required. 1..128 bytes of printable UTF-8."""
     worker_class: _builtins.str
@@ -97,7 +129,11 @@ class Register(_message.Message):
     weight: _builtins.float
     """Optional. Weight where shares are proportional, 0.001..1000. 0: that of the worker or its class in the configuration, else 1."""
     take_over: _builtins.bool
-    """Optional. True: an earlier stream of this worker ends. False: it is an error if there is one."""
+    """Optional. True: an earlier stream of this worker ends. False: it is an error if there is one, unless it is of `session_id`."""
+    session_id: _builtins.int
+    """Optional. Resume this session, with the leases taken in it, if it lives. 0, or one that is over: a new session. It keeps
+    what is taken from then on, and nothing that was taken before, since whoever took that may be gone.
+    """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Optional. For people, at most 16, names and values <= 64 bytes."""
@@ -115,10 +151,11 @@ class Register(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         ttl: _duration_pb2.Duration | None = ...,
         take_over: _builtins.bool = ...,
+        session_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "take_over", b"take_over", "ttl", b"ttl", "weight", b"weight", "worker", b"worker", "worker_class", b"worker_class"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "session_id", b"session_id", "take_over", b"take_over", "ttl", b"ttl", "weight", b"weight", "worker", b"worker", "worker_class", b"worker_class"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -232,13 +269,16 @@ class Registered(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     GATES_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
     resumed: _builtins.bool
-    """Output only. True: it goes on from before."""
+    """Output only. True: the session asked for goes on."""
     weight: _builtins.float
     """Output only. The weight that holds."""
+    session_id: _builtins.int
+    """Output only. Names the session: grants with a higher id are kept by it."""
     @_builtins.property
     def keepalive_every(self) -> _duration_pb2.Duration:
-        """Output only. Send a keepalive this often: a third of the session's time to live, or of the shortest lease held."""
+        """Output only. Send a keepalive this often: a third of the session's time to live, or of the shortest lease's it keeps."""
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
@@ -246,7 +286,7 @@ class Registered(_message.Message):
 
     @_builtins.property
     def held(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Output only. Fencing tokens and ids of what the worker holds."""
+        """Output only. Fencing tokens and ids of the leases that the session keeps; they are renewed."""
 
     @_builtins.property
     def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateChange]:
@@ -261,10 +301,11 @@ class Registered(_message.Message):
         weight: _builtins.float = ...,
         held: _abc.Iterable[_builtins.int] | None = ...,
         gates: _abc.Iterable[Global___GateChange] | None = ...,
+        session_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["keepalive_every", b"keepalive_every", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gates", b"gates", "held", b"held", "keepalive_every", b"keepalive_every", "resumed", b"resumed", "ttl", b"ttl", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gates", b"gates", "held", b"held", "keepalive_every", b"keepalive_every", "resumed", b"resumed", "session_id", b"session_id", "ttl", b"ttl", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -287,7 +328,7 @@ class KeptAlive(_message.Message):
 
     @_builtins.property
     def keepalive_every(self) -> _duration_pb2.Duration:
-        """Output only. Send the next keepalive within this."""
+        """Output only. Send the next keepalive within this; sooner once a shorter lease is taken."""
 
     def __init__(
         self,
@@ -312,7 +353,7 @@ class Closed(_message.Message):
 
     RELEASED_FIELD_NUMBER: _builtins.int
     released: _builtins.int
-    """Output only. How many locks, reservations and bundles' members went back."""
+    """Output only. How many leases, those in bundles included, went back; 0 if the worker gave all back before."""
     def __init__(
         self,
         *,
@@ -328,7 +369,7 @@ Global___Closed: _TypeAlias = Closed  # noqa: Y015
 
 @_typing.final
 class Revocation(_message.Message):
-    """A lease that is lost."""
+    """A lease that is lost, or will be."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -340,8 +381,8 @@ class Revocation(_message.Message):
     """Output only. The fencing token or id."""
     name: _builtins.str
     """Output only. The item, `type/resource_id` or pool."""
-    reason: _builtins.str
-    """Output only. Why: `preempted`, `forced` or `expired`."""
+    reason: Global___RevocationReason.ValueType
+    """Output only. Why."""
     @_builtins.property
     def within(self) -> _duration_pb2.Duration:
         """Output only. How long until it is taken; 0: it is."""
@@ -351,7 +392,7 @@ class Revocation(_message.Message):
         *,
         id: _builtins.int = ...,
         name: _builtins.str = ...,
-        reason: _builtins.str = ...,
+        reason: Global___RevocationReason.ValueType = ...,
         within: _duration_pb2.Duration | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["within", b"within"]  # noqa: Y015
@@ -364,29 +405,35 @@ Global___Revocation: _TypeAlias = Revocation  # noqa: Y015
 
 @_typing.final
 class ExpiryWarning(_message.Message):
-    """Leases that are about to end."""
+    """A keepalive is late: two of the pauses that were asked for have passed without one. Sent once."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     IDS_FIELD_NUMBER: _builtins.int
     EXPIRES_IN_FIELD_NUMBER: _builtins.int
+    SESSION_EXPIRES_IN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Output only. Fencing tokens and ids."""
+        """Output only. Fencing tokens and ids of the leases that end before the session does, soonest first, at most 100."""
 
     @_builtins.property
     def expires_in(self) -> _duration_pb2.Duration:
-        """Output only. Time left of the one that ends first."""
+        """Output only. Time left of the one that ends first; absent where there is none."""
+
+    @_builtins.property
+    def session_expires_in(self) -> _duration_pb2.Duration:
+        """Output only. Time left of the session."""
 
     def __init__(
         self,
         *,
         ids: _abc.Iterable[_builtins.int] | None = ...,
         expires_in: _duration_pb2.Duration | None = ...,
+        session_expires_in: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_in", b"expires_in"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_in", b"expires_in", "session_expires_in", b"session_expires_in"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_in", b"expires_in", "ids", b"ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_in", b"expires_in", "ids", b"ids", "session_expires_in", b"session_expires_in"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

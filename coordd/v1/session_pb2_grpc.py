@@ -49,10 +49,13 @@ class SessionServiceServicer:
     """
 
     def Connect(self, request_iterator, context):
-        """The first message registers; keepalives follow, and at last a goodbye. The daemon answers each, and pushes what concerns
-        this worker. A stream that breaks leaves the leases to their time to live; the same worker resumes by registering again.
-        Errors: INVALID_ARGUMENT (the first message does not register), ALREADY_EXISTS (SESSION_TAKEN: the worker is connected
-        already, and `take_over` is not set), UNAVAILABLE (draining).
+        """The first message registers; keepalives follow, and at last a goodbye. The daemon answers each, in order, and pushes what
+        concerns this worker. A stream that ends without a goodbye leaves the session to its time to live, and the leases to
+        theirs; register again with `session_id` to go on.
+        Errors: INVALID_ARGUMENT (UNEXPECTED_MESSAGE: not register first, or twice), ALREADY_EXISTS (SESSION_TAKEN: the worker is
+        connected already, with another session), FAILED_PRECONDITION (SESSION_SUPERSEDED: a later stream of this worker goes on
+        in its stead; SESSION_LOST: it was not kept in time), RESOURCE_EXHAUSTED (TOO_MANY_SESSIONS; SLOW_READER: thousands of
+        revocations were not read), UNAVAILABLE (the daemon is stopping).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

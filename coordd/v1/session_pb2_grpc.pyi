@@ -36,10 +36,13 @@ class SessionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SessionServiceAsyncStub: ...
     Connect: _grpc.StreamStreamMultiCallable[_session_pb2.ConnectRequest, _session_pb2.ConnectResponse]
-    """The first message registers; keepalives follow, and at last a goodbye. The daemon answers each, and pushes what concerns
-    this worker. A stream that breaks leaves the leases to their time to live; the same worker resumes by registering again.
-    Errors: INVALID_ARGUMENT (the first message does not register), ALREADY_EXISTS (SESSION_TAKEN: the worker is connected
-    already, and `take_over` is not set), UNAVAILABLE (draining).
+    """The first message registers; keepalives follow, and at last a goodbye. The daemon answers each, in order, and pushes what
+    concerns this worker. A stream that ends without a goodbye leaves the session to its time to live, and the leases to
+    theirs; register again with `session_id` to go on.
+    Errors: INVALID_ARGUMENT (UNEXPECTED_MESSAGE: not register first, or twice), ALREADY_EXISTS (SESSION_TAKEN: the worker is
+    connected already, with another session), FAILED_PRECONDITION (SESSION_SUPERSEDED: a later stream of this worker goes on
+    in its stead; SESSION_LOST: it was not kept in time), RESOURCE_EXHAUSTED (TOO_MANY_SESSIONS; SLOW_READER: thousands of
+    revocations were not read), UNAVAILABLE (the daemon is stopping).
     """
 
 @_typing.type_check_only
@@ -50,10 +53,13 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Connect: _aio.StreamStreamMultiCallable[_session_pb2.ConnectRequest, _session_pb2.ConnectResponse]  # type: ignore[assignment]
-    """The first message registers; keepalives follow, and at last a goodbye. The daemon answers each, and pushes what concerns
-    this worker. A stream that breaks leaves the leases to their time to live; the same worker resumes by registering again.
-    Errors: INVALID_ARGUMENT (the first message does not register), ALREADY_EXISTS (SESSION_TAKEN: the worker is connected
-    already, and `take_over` is not set), UNAVAILABLE (draining).
+    """The first message registers; keepalives follow, and at last a goodbye. The daemon answers each, in order, and pushes what
+    concerns this worker. A stream that ends without a goodbye leaves the session to its time to live, and the leases to
+    theirs; register again with `session_id` to go on.
+    Errors: INVALID_ARGUMENT (UNEXPECTED_MESSAGE: not register first, or twice), ALREADY_EXISTS (SESSION_TAKEN: the worker is
+    connected already, with another session), FAILED_PRECONDITION (SESSION_SUPERSEDED: a later stream of this worker goes on
+    in its stead; SESSION_LOST: it was not kept in time), RESOURCE_EXHAUSTED (TOO_MANY_SESSIONS; SLOW_READER: thousands of
+    revocations were not read), UNAVAILABLE (the daemon is stopping).
     """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -67,10 +73,13 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_session_pb2.ConnectRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_pb2.ConnectResponse], _abc.AsyncIterator[_session_pb2.ConnectResponse]]:
-        """The first message registers; keepalives follow, and at last a goodbye. The daemon answers each, and pushes what concerns
-        this worker. A stream that breaks leaves the leases to their time to live; the same worker resumes by registering again.
-        Errors: INVALID_ARGUMENT (the first message does not register), ALREADY_EXISTS (SESSION_TAKEN: the worker is connected
-        already, and `take_over` is not set), UNAVAILABLE (draining).
+        """The first message registers; keepalives follow, and at last a goodbye. The daemon answers each, in order, and pushes what
+        concerns this worker. A stream that ends without a goodbye leaves the session to its time to live, and the leases to
+        theirs; register again with `session_id` to go on.
+        Errors: INVALID_ARGUMENT (UNEXPECTED_MESSAGE: not register first, or twice), ALREADY_EXISTS (SESSION_TAKEN: the worker is
+        connected already, with another session), FAILED_PRECONDITION (SESSION_SUPERSEDED: a later stream of this worker goes on
+        in its stead; SESSION_LOST: it was not kept in time), RESOURCE_EXHAUSTED (TOO_MANY_SESSIONS; SLOW_READER: thousands of
+        revocations were not read), UNAVAILABLE (the daemon is stopping).
         """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

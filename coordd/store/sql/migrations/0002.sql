@@ -21,9 +21,10 @@ CREATE TABLE bundles (
     request_id TEXT NOT NULL
 ) STRICT;
 
--- Workers that are there. weight_milli: weight x 1000. labels: JSON.
+-- Workers that are there. weight_milli: weight x 1000, 0: as configured. labels: JSON.
 CREATE TABLE sessions (
     worker TEXT NOT NULL PRIMARY KEY,
+    id INTEGER NOT NULL,
     worker_class TEXT NOT NULL,
     weight_milli INTEGER NOT NULL,
     labels TEXT NOT NULL,
