@@ -52,6 +52,8 @@ SESSIONS_MAX: Final = 10_000
 SESSION_TTL_NS_MIN: Final = SECOND
 SESSION_TTL_NS_MAX: Final = HOUR
 LABELS_MAX: Final = 16
+# Ids stay below this, so that JSON keeps them exact.
+ID_MAX: Final = 2**53 - 1
 # Leases named in one warning: the first to end; more would be news of what nobody can save any more.
 LEASES_PER_WARNING_MAX: Final = 100
 # Escalations are for people, or for a worker that asks one: beyond this nobody reads them.

@@ -266,7 +266,7 @@ class Machine:
             Table.ENDED_REQUESTS: lambda row: self._ledger.remember_ended(EndedRequest(*row)),
             Table.ENGAGEMENTS: lambda row: self._locks.load_engagement(Engagement(*row), now),
             # Before what they keep.
-            Table.SESSIONS: lambda row: self._sessions.load(Session(*row), now),  # type: ignore[arg-type]
+            Table.SESSIONS: lambda row: self._sessions.load(Session(*row), now),
             Table.LOCKS: lambda row: self._load_lock(row, now),
             Table.RESERVATIONS: lambda row: self._load_reservation(row, now),
             Table.PERMITS: self._load_permit,

@@ -202,15 +202,15 @@ class Sessions:
 
     def _warn(self, session: Session, now: int) -> None:
         ending = [
-            (lease.expires_at, id)
-            for id, lease in session.leases.items()
+            (lease.expires_at, lease_id)
+            for lease_id, lease in session.leases.items()
             if now < lease.expires_at <= session.expires_at
         ]
         first = nsmallest(LEASES_PER_WARNING_MAX, ending)
         self._ledger.notices.append(
             LeasesExpiring(
                 worker=session.worker,
-                ids=tuple(id for _, id in first),
+                ids=tuple(lease_id for _, lease_id in first),
                 first_end=first[0][0] if first else 0,
                 session_end=session.expires_at,
             )

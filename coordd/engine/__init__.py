@@ -3,6 +3,7 @@
 from coordd.engine.clock import Clock
 from coordd.engine.engine import Engine, EngineStatus
 from coordd.engine.errors import Defect, Draining, EngineError, StoreFailed
+from coordd.engine.session_stream import RevocationReason, Revoked, SessionStream, Word
 from coordd.engine.wait import Wait
 from coordd.engine.watch import DrainChanged, Event, Watch
 
@@ -15,7 +16,11 @@ __all__ = [
     "EngineError",
     "EngineStatus",
     "Event",
+    "RevocationReason",
+    "Revoked",
+    "SessionStream",
     "StoreFailed",
     "Wait",
     "Watch",
+    "Word",
 ]

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from coordd.core.commands import (
     LeaveWait,
+    OpenSession,
     RequestLock,
     ReserveResource,
     ScheduleRequest,
@@ -28,12 +29,14 @@ from coordd.core.errors import CommandError
 from coordd.core.limits import MILLISECOND, SECOND
 from coordd.core.machine import Command, Machine
 from coordd.core.outcomes import (
+    Forced,
     Grant,
     Granted,
     Outcome,
     Queued,
     Reason,
     Refused,
+    SessionOpened,
     WaitGranted,
     WaitRefused,
     grant_id,
@@ -43,6 +46,8 @@ from coordd.core.waiters import ReturnGrant, Waiter
 from coordd.engine.clock import Clock
 from coordd.engine.commits import Commits
 from coordd.engine.errors import Draining, StoreFailed
+from coordd.engine.session_routes import SessionRoutes
+from coordd.engine.session_stream import SessionStream
 from coordd.engine.wait import Wait
 from coordd.engine.watch import DrainChanged, Event, Watch
 from coordd.store.protocol import CommitFailed, Store
@@ -77,6 +82,7 @@ class Engine:
         # Wait streams by waiter id, and watchers; theirs to leave.
         self.waits: dict[int, Wait] = {}
         self.watchers: set[Watch] = set()
+        self.sessions = SessionRoutes()
         # Grants to waits of which nobody is known to have been told, by id: only these may go back.
         self._untold: set[int] = set()
         self._machine = Machine(rules)
@@ -161,9 +167,13 @@ class Engine:
             self._fail_waits(Draining(_STOPPING))
 
     def end_watches(self) -> None:
-        """End every watch, once it has shown what has happened so far, and begin none. `wind_down` first."""
+        """End every watch and session, once it has shown what has happened so far; begin none.
+
+        `wind_down` first.
+        """
         for watch in self.watchers:
             watch.fail(Draining(_STOPPING))
+        self.sessions.fail(Draining(_STOPPING))
         self._is_watchable = False
 
     # -- questions -------------------------------------------------------------------------------------------
@@ -206,6 +216,13 @@ class Engine:
         if not self._is_watchable:
             raise Draining(_STOPPING)
         return Watch(self.watchers)
+
+    def connect(self, command: OpenSession, *, is_taking_over: bool = False) -> SessionStream:
+        """Return the stream of a worker's session.
+
+        It is open, or resumed, when it is entered. Taking over, it ends an earlier stream of another session.
+        """
+        return SessionStream(self, command, is_taking_over=is_taking_over)
 
     def status(self) -> EngineStatus:
         """Return how the engine fares."""
@@ -251,6 +268,38 @@ class Engine:
         """Let a grant stay: its stream, or another, was told."""
         self._untold.discard(grant_id(grant))
 
+    # -- the sessions' end -----------------------------------------------------------------------------------
+
+    async def begin_session(
+        self, stream: SessionStream, command: OpenSession, *, is_taking_over: bool
+    ) -> SessionOpened:
+        """Open or resume a session for `stream`, which is told all that concerns it from then on.
+
+        Raises: CommandError, EngineError.
+        """
+        await self._admit(command)
+        if self._is_stopping:
+            raise Draining(_STOPPING)
+        try:
+            self.sessions.check(command, is_taking_over=is_taking_over)
+            opened = cast("SessionOpened", self._decide(command))
+            self.sessions.add(stream, opened.session.id)
+            return opened
+        finally:
+            await self._durable_for(stream)
+
+    async def _durable_for(self, stream: SessionStream) -> None:
+        try:
+            await self._commits.durable()
+        except BaseException:
+            # It is never entered, so nobody else would take it out.
+            self.sessions.remove(stream)
+            raise
+
+    def end_session(self, stream: SessionStream) -> None:
+        """Let a stream go; its session lives on."""
+        self.sessions.remove(stream)
+
     # --------------------------------------------------------------------------------------------------------
 
     def _note_drain(self, reason: str) -> None:
@@ -290,7 +339,8 @@ class Engine:
 
     def _apply(self, command: Command, now: int) -> Outcome:
         outcome = self._machine.apply(command, now)
-        if self.watchers:
+        # What is forced from its holder is told on its stream, whoever watches.
+        if self.watchers or outcome.__class__ is Forced:
             self._commits.note(Event(at=now, command=command, outcome=outcome))
         return outcome
 
@@ -361,6 +411,8 @@ class Engine:
     def _tell(self, event: Event) -> None:
         if isinstance(event.outcome, WaitGranted | WaitRefused):
             self._tell_waiter(event.outcome)
+        if self.sessions:
+            self.sessions.tell(event)
         for watch in self.watchers:
             watch.put(event)
 
@@ -391,6 +443,7 @@ class Engine:
 
     def _on_failure(self, error: StoreFailed) -> None:
         self._fail_waits(error)
+        self.sessions.fail(error)
         for watch in self.watchers:
             watch.fail(error)
 

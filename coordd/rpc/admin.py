@@ -14,6 +14,7 @@ from coordd.v1 import admin_pb2_grpc
 
 _POOLS: Final = "pools"
 _LIMITS: Final = "limits"
+_SESSIONS: Final = "sessions"
 
 _logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -49,6 +50,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             bookings=counts.bookings,
             waiters=counts.waiters,
             waiters_away=counts.waiters_away,
+            sessions=counts.sessions,
             last_id=counts.last_id,
             commits=status.commits,
             commands=status.commands,
@@ -97,6 +99,21 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         _logger.info("limit updated", endpoint=command.endpoint, windows=command.windows)
         limit = await self._engine.read(lambda machine, now: machine.limit(command.endpoint, now))
         return pb.UpdateLimitResponse(limit=messages.limit(limit, self._engine.now()))
+
+    async def ListSessions(self, request: pb.ListSessionsRequest, context: Any) -> pb.ListSessionsResponse:
+        """See the proto."""
+        size = fields.page_size(request.page_size)
+        after = fields.after_name(_SESSIONS, request.page_token)
+        found = await self._engine.read(lambda machine, _: machine.sessions())
+        page, token = _page(_SESSIONS, found, after, size)
+        now, connected = self._engine.now(), self._engine.sessions.is_connected
+        return pb.ListSessionsResponse(
+            sessions=[
+                messages.session(view, now, is_connected=connected(view.name, view.session.id))
+                for view in page
+            ],
+            next_page_token=token,
+        )
 
     async def ForceRelease(self, request: pb.ForceReleaseRequest, context: Any) -> pb.ForceReleaseResponse:
         """See the proto."""

@@ -11,7 +11,7 @@ call.
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from coordd.engine import EngineError
 from coordd.rpc import errors
 
 # Streams that last until somebody ends them: no shutdown waits for them.
-_ENDLESS: Final = frozenset({"/coordd.v1.AdminService/WatchEvents"})
+_ENDLESS: Final = frozenset({"/coordd.v1.AdminService/WatchEvents", "/coordd.v1.SessionService/Connect"})
 
 _logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -70,6 +70,9 @@ class Calls:
 
     def _wrapped(self, method: str, handler: Handler) -> Handler:
         parse = tolerant(handler.request_deserializer)
+        if handler.request_streaming:
+            both = self._counted(method, guarded_both(method, handler.stream_stream))
+            return grpc.stream_stream_rpc_method_handler(both, parse, handler.response_serializer)
         if handler.response_streaming:
             stream = self._counted(method, guarded_stream(method, handler.unary_stream))
             return grpc.unary_stream_rpc_method_handler(stream, parse, handler.response_serializer)
@@ -164,6 +167,17 @@ def guarded_stream(method: str, behaviour: Stream) -> Behaviour:
                 await _abort(method, error, context, log)
 
     return guarded
+
+
+def guarded_both(method: str, behaviour: Stream) -> Behaviour:
+    """Return `behaviour`, a generator of messages out of messages, as `guarded_stream` does."""
+    return guarded_stream(method, lambda requests, context: behaviour(_checked(requests), context))
+
+
+async def _checked(requests: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+    async for request in requests:
+        _check(request)
+        yield request
 
 
 def _check(request: Any) -> None:

@@ -106,6 +106,12 @@ def subject_of(record: Record) -> tuple[pb.Subject.ValueType, str, str]:
     return about.subject, about.name, about.worker
 
 
+def name_of(record: Record) -> str:
+    """Return what is held: an item, `type/resource_id`, a pool or an endpoint."""
+    name: str = _about(record).name
+    return name
+
+
 def _about(
     record: Record | records.Engagement,
     type_: pb.EventType.ValueType = pb.EVENT_TYPE_UNSPECIFIED,
@@ -281,11 +287,14 @@ def _session_opened(event: Any) -> Told:
     return _session(outcome.session, pb.EVENT_TYPE_OPENED, "resumed" if outcome.is_resumed else "")
 
 
-def _session_closed(event: Any) -> Told | None:
+def _session_closed(event: Any) -> Told:
     outcome: outcomes.SessionClosed = event.outcome
-    if outcome.session is None:
-        return None
     return _session(outcome.session, pb.EVENT_TYPE_RELEASED, f"{outcome.released} released")
+
+
+def _given_back(event: Any) -> Told:
+    outcome: outcomes.GivenBack = event.outcome
+    return _about(outcome.grant, pb.EVENT_TYPE_RELEASED, "its worker has closed its session")
 
 
 def _session_expired(event: Any) -> Told:
@@ -370,6 +379,7 @@ _TELL: Final[Mapping[type, Callable[[Any], Told | None]]] = {
     outcomes.SessionOpened: _session_opened,
     outcomes.SessionClosed: _session_closed,
     outcomes.SessionExpired: _session_expired,
+    outcomes.GivenBack: _given_back,
     outcomes.EscalationChanged: _escalation_changed,
     outcomes.GateChanged: _gate_changed,
     outcomes.LimitLearned: _limit_learned,

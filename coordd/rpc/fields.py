@@ -6,6 +6,7 @@ service.
 """
 
 import base64
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -276,6 +277,24 @@ def _after(collection: str, token: str) -> str:
 
 def _foreign_token() -> InvalidArgument:
     return InvalidArgument("INVALID_PAGE", "page_token is not one of this list's", field="page_token")
+
+
+def weight_milli(value: float) -> int:
+    """Return a weight x 1000, 0 where absent. Raises: InvalidArgument INVALID_COUNT, also for NaN."""
+    if value and not 1 <= value * 1_000 <= limits.WEIGHT_MILLI_MAX:
+        most = limits.WEIGHT_MILLI_MAX // 1_000
+        message = f"weight is {value}, not within 0.001..{most}"
+        raise InvalidArgument("INVALID_COUNT", message, field="weight", value=value)
+    return round(value * 1_000)
+
+
+def labels(values: Mapping[str, str]) -> str:
+    """Return labels as JSON, by name. Raises: InvalidArgument INVALID_COUNT, INVALID_ID."""
+    count("labels", len(values), 0, limits.LABELS_MAX)
+    for label, value in values.items():
+        name("labels", label)
+        name_filter("labels", value)
+    return json.dumps(dict(sorted(values.items())), ensure_ascii=False, separators=(",", ":"))
 
 
 def names(field: str, values: Iterable[str]) -> tuple[str, ...]:

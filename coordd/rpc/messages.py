@@ -6,6 +6,7 @@ to ask a fraction too early would be refused again. Leases are not: to believe i
 is worse.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -40,6 +41,8 @@ _WINDOW_UNITS: Final = (
     (MILLISECOND, "ms"),
     (1, "ns"),
 )
+# Weights are kept in thousandths.
+_MILLI: Final = 1_000
 _WARNING_FROM: Final = 0.80
 _CRITICAL_ABOVE: Final = 0.95
 
@@ -70,6 +73,34 @@ def lock(held: records.Lock, now: int) -> engagement_pb2.Lock:
         granted_at=timestamp(held.granted_at),
         expires_at=timestamp(held.expires_at),
         expires_in=duration(held.expires_at - now),
+    )
+
+
+def gate(record: records.Gate, now: int) -> rate_limit_pb2.Gate:
+    """Return an endpoint's gate, seen at `now` (ns)."""
+    message = rate_limit_pb2.Gate(state=rate_limit_pb2.GATE_STATE_OPEN, strikes=record.strikes)
+    if record.closed_until:
+        message.state = rate_limit_pb2.GATE_STATE_CLOSED
+        message.opens_at.CopyFrom(timestamp(record.closed_until))
+        message.opens_in.CopyFrom(wait(record.closed_until - now))
+    if record.probe_id:
+        message.state = rate_limit_pb2.GATE_STATE_PROBING
+    return message
+
+
+def session(view: views.SessionView, now: int, *, is_connected: bool) -> admin_pb2.SessionInfo:
+    """Return a worker's session, seen at `now` (ns)."""
+    record = view.session
+    return admin_pb2.SessionInfo(
+        worker=record.worker,
+        session_id=record.id,
+        worker_class=record.worker_class,
+        weight=view.weight_milli / _MILLI,
+        labels=json.loads(record.labels),
+        opened_at=timestamp(record.opened_at),
+        expires_in=duration(record.expires_at - now),
+        held=view.held,
+        connected=is_connected,
     )
 
 

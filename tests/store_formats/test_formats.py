@@ -60,7 +60,9 @@ EXPECTED = {
     Table.OVERRIDES: [("post_tweet", 900 * SECOND, 40, 50)],
     Table.ENDED_REQUESTS: [("w2", "r2", T - 500 * SECOND)],
     Table.BUNDLES: [(6, "w1", T - SECOND, "[7,4]", '{"locks":[]}', "r6")],
-    Table.SESSIONS: [("w1", 4, "fast", 2_000, '{"zone":"a"}', T - 1_000 * SECOND, T + 30 * SECOND, 30 * SECOND)],
+    Table.SESSIONS: [
+        ("w1", 4, "fast", 2_000, '{"zone":"a"}', T - 1_000 * SECOND, T + 30 * SECOND, 30 * SECOND)
+    ],
     Table.ESCALATIONS: [
         (
             2,
