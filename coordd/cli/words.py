@@ -75,6 +75,7 @@ _SENTENCES = {
     common_pb2.REFUSAL_REASON_QUEUED_AHEAD: "others who wait for {subject} go first",
     common_pb2.REFUSAL_REASON_BOOKING_EARLY: "the booking's time for {subject} has not come yet",
     common_pb2.REFUSAL_REASON_WAIT_TIMEOUT: "the wait for {subject} ran out of time",
+    common_pb2.REFUSAL_REASON_SESSION_CLOSED: "the wait for {subject} ended with its worker's session",
     common_pb2.REFUSAL_REASON_SUPERSEDED: "a later wait for {subject} with this request id has replaced it",
     common_pb2.REFUSAL_REASON_GATE: "upstream has refused calls of {subject}: its gate is closed",
     common_pb2.REFUSAL_REASON_WOULD_TIME_OUT: "the wait for {subject} would last longer than it may",

@@ -275,6 +275,7 @@ def _session(record: records.Session, type_: pb.EventType.ValueType, detail: str
     return Told(
         subject=pb.SUBJECT_SESSION,
         type=type_,
+        id=record.id,
         name=record.worker,
         kind=record.worker_class,
         worker=record.worker,

@@ -84,6 +84,7 @@ class RefusalReason(_WireEnum):
     ESCALATION_DENIED = 12
     HEADROOM = 13
     PACED = 14
+    SESSION_CLOSED = 15
 
 
 # ---- refusals and waits

@@ -41,8 +41,9 @@ ENGAGEMENT = Engagement(
 )
 BUNDLE = Bundle(id=8, worker="w", granted_at=1, members="[1,4]", claims="{}", held=(LOCK, PERMIT))
 SESSION = Session(
-    worker="w", worker_class="fast", weight_milli=1, labels="{}", opened_at=1, expires_at=2, ttl_ns=1
+    worker="w", id=8, worker_class="fast", weight_milli=1, labels="{}", opened_at=1, expires_at=2, ttl_ns=1
 )
+KEPT = outcomes.SessionKept(renewed=1, first_end=9, keepalive_ns=3)
 ESCALATION = Escalation(
     id=9,
     waiter_id=7,
@@ -159,15 +160,20 @@ TOLD = [
     ),
     (
         None,
-        outcomes.SessionOpened(session=SESSION, is_resumed=True),
-        (pb.EVENT_TYPE_OPENED, pb.SUBJECT_SESSION, 0, "w", "fast", 0, "resumed"),
+        outcomes.SessionOpened(session=SESSION, is_resumed=True, kept=KEPT, weight_milli=1_000),
+        (pb.EVENT_TYPE_OPENED, pb.SUBJECT_SESSION, 8, "w", "fast", 0, "resumed"),
     ),
     (
         None,
         outcomes.SessionClosed(session=SESSION, released=3),
-        (R, pb.SUBJECT_SESSION, 0, "w", "fast", 0, "3 released"),
+        (R, pb.SUBJECT_SESSION, 8, "w", "fast", 0, "3 released"),
     ),
-    (None, outcomes.SessionExpired(session=SESSION), (X, pb.SUBJECT_SESSION, 0, "w", "fast", 0, "")),
+    (
+        None,
+        outcomes.GivenBack(grant=LOCK),
+        (R, pb.SUBJECT_LOCK, 1, "i", "like", 0, "its worker has closed its session"),
+    ),
+    (None, outcomes.SessionExpired(session=SESSION), (X, pb.SUBJECT_SESSION, 8, "w", "fast", 0, "")),
     (
         None,
         outcomes.EscalationChanged(escalation=ESCALATION, is_open=True),
@@ -259,7 +265,6 @@ def test_what_is_told(command: Any, outcome: Any, expected: tuple[Any, ...]) -> 
         outcomes.BookingCancelled(booking=None),
         outcomes.GrantReturned(grant=None),
         outcomes.BundleReleased(bundle=None),
-        outcomes.SessionClosed(session=None),
         outcomes.WaiterLeft(is_away=True),
     ],
     ids=lambda outcome: type(outcome).__name__,

@@ -90,7 +90,14 @@ RECORDS: dict[Table, records.Record] = {
         id=8, worker="w1", granted_at=1, members="[7, 4]", claims="{}", request_id="q"
     ),
     Table.SESSIONS: records.Session(
-        worker="w1", worker_class="c", weight_milli=1500, labels="{}", opened_at=1, expires_at=9, ttl_ns=8
+        worker="w1",
+        id=3,
+        worker_class="c",
+        weight_milli=1500,
+        labels="{}",
+        opened_at=1,
+        expires_at=9,
+        ttl_ns=8,
     ),
     Table.ESCALATIONS: records.Escalation(
         id=9,
