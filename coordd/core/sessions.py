@@ -99,7 +99,7 @@ class Sessions:
         # What has ended by now but was not ticked yet has ended: its expiry is still to be told.
         held = [lease for lease in session.leases.values() if lease.expires_at > now]
         self._end(session)
-        self._waits.dismiss(session.worker, session.id)
+        self._waits.dismiss(session.worker, session.id, now)
         for lease in held:
             self._give_back[lease.__class__](lease, now)
             self._ledger.notices.append(GivenBack(grant=lease))

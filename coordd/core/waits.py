@@ -152,7 +152,7 @@ class Waits:
         self._remove(waiter, now)
         self._refuse(waiter, Refused(reason=Reason.WAIT_TIMEOUT, subject=subject))
 
-    def dismiss(self, worker: str, since: int) -> None:
+    def dismiss(self, worker: str, since: int, now: int) -> None:
         """End every wait that a worker has begun after the id `since`: it has closed its session.
 
         Cost: O(waiters), which a clean end may cost.
@@ -161,7 +161,7 @@ class Waits:
         for waiter in mine:
             if waiter.id > since:
                 subject = self._subject(waiter)
-                self._remove(waiter)
+                self._remove(waiter, now)
                 self._refuse(waiter, Refused(reason=Reason.SESSION_CLOSED, subject=subject))
 
     def serve(self, key: QueueKey, now: int) -> None:
