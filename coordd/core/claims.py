@@ -40,6 +40,18 @@ class Blocked(Struct, frozen=True, kw_only=True):
         )
 
 
+class Observer(Protocol, Generic[CommandT_contra]):
+    """Something that learns from who comes and who is served. None of it is asked for a decision."""
+
+    def arrived(self, command: CommandT_contra, now: int) -> None:
+        """Take in that a command is granted at once, or begins to wait: a new one, no repeat of it."""
+        ...
+
+    def served(self, command: CommandT_contra, promised_at: int, now: int) -> None:
+        """Take in that a waiter which was told, when it began to wait, that it would be served then, is."""
+        ...
+
+
 class Component(Protocol, Generic[CommandT_contra]):
     """Something that grants.
 

@@ -3,25 +3,36 @@
 Owns: how much is kept from whom. Rules: the parts `headroom = {critical = 0.05}` are floors: of every window
 (or of the capacity) so much is for that class and those above. What these have used counts towards it, so
 nothing stays idle once they have had it, and a class that waits is held up by those above for no more than
-their floor. Each class is left at least one unit.
+their floor. Of an endpoint low and medium classes also leave what the classes above them are expected to ask
+for, up to a part of each window; the higher of the two is kept, not their sum. Each class is left at least
+one unit, and whoever wants several is left as many, so that it can be served at all.
 Must not know: who waits, and how windows are counted.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from coordd.core.rules import PRIORITIES
+from coordd.core.forecasts import Forecasts, next_bin
+from coordd.core.rules import MEDIUM, PRIORITIES
 from coordd.core.windows import Kept, Window, Windows
 
 _PPM: Final = 1_000_000
 
 
 class Headroom:
-    """The floors of one limit or pool, in parts of 10**6, by the class that must leave them."""
+    """The floors of one limit or pool, in parts of 10**6, by the class that must leave them.
 
-    __slots__ = ("_kept_ppm",)
+    `forecasts` None: nothing is expected of anybody. `forecast_max`: the largest part of each window that is
+    left to what is.
+    """
 
-    def __init__(self, parts: Mapping[int, float]) -> None:
+    __slots__ = ("_forecast_ppm", "_forecasts", "_kept_ppm")
+
+    def __init__(
+        self, parts: Mapping[int, float], forecasts: Forecasts | None = None, forecast_max: float = 0.0
+    ) -> None:
+        self._forecasts = forecasts
+        self._forecast_ppm = round(forecast_max * _PPM)
         self._kept_ppm = {
             priority: sum(round(part * _PPM) for above, part in parts.items() if above > priority)
             for priority in PRIORITIES
@@ -31,17 +42,40 @@ class Headroom:
         """Return how many of `limit` units are kept from `priority` by the configuration, rounded up."""
         return min(limit - 1, -(-self._kept_ppm[priority] * limit // _PPM))
 
-    def reserve(self, priority: int, window: Window, now: int) -> int:
+    def expected(self, priority: int, window: Window, now: int, at: int = 0) -> int:
+        """Return how many units of a window are kept for what classes above `priority` are expected to want.
+
+        What they have used included. `at`: of the window that begins then; 0: now.
+        """
+        if self._forecasts is None or priority > MEDIUM:
+            return 0
+        expected = self._forecasts.expected_above(priority, window.length_ns, now, at)
+        return min(expected, self._forecast_ppm * window.limit // _PPM)
+
+    def reserve(self, priority: int, window: Window, now: int, at: int = 0) -> int:
         """Return how many units of a window are kept from `priority`, what classes above used included.
 
-        0..limit - 1. Here, and only here, what is expected of the classes above is to be added to the floor.
+        0..limit - 1.
         """
-        return self.floor(priority, window.limit)
+        expected = self.expected(priority, window, now, at)
+        return min(window.limit - 1, max(self.floor(priority, window.limit), expected))
 
-    def kept(self, priority: int, windows: Windows, now: int) -> Kept | None:
-        """Return what is kept of each window from `priority`; None: nothing."""
-        units = tuple(self.reserve(priority, window, now) for window in windows.of)
+    def kept(self, priority: int, windows: Windows, now: int, count: int = 1, at: int = 0) -> Kept | None:
+        """Return what is kept of each window from `priority`, which wants `count`; None: nothing.
+
+        Cost: O(1) if no class above has a floor or has ever asked, else O(windows).
+        """
+        if not self._kept_ppm[priority] and (self._forecasts is None or self._forecasts.highest <= priority):
+            return None
+        units = tuple(
+            min(self.reserve(priority, window, now, at), max(0, window.limit - count))
+            for window in windows.of
+        )
         return Kept(priority, units) if any(units) else None
+
+    def changes_at(self, now: int) -> int:
+        """Return when what is kept may change by the mere passing of time; 0: never."""
+        return next_bin(now) if self._forecasts is not None else 0
 
     def largest(self, priority: int, windows: Windows) -> int:
         """Return the most that `priority` can ever take at once."""

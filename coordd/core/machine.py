@@ -38,6 +38,7 @@ from coordd.core.commands import (
     UpdatePool,
 )
 from coordd.core.errors import NotFound
+from coordd.core.forecasts import Forecasts
 from coordd.core.ledger import Ledger
 from coordd.core.limits import DUE_PER_TICK_MAX
 from coordd.core.locks import Locks, Rest, unknown_kind
@@ -59,6 +60,7 @@ from coordd.core.records import (
     Cell,
     EndedRequest,
     Engagement,
+    Forecast,
     HoldTime,
     Key,
     Lock,
@@ -132,7 +134,7 @@ class Machine:
             ReserveResource: self._reservations,
             TakePermit: self._rate_limits,
         }
-        self._waits = Waits(rules, self._ledger, self._queues, components)
+        self._waits = Waits(rules, self._ledger, self._queues, components, {TakePermit: self._rate_limits})
         self._sessions = Sessions(rules, self._ledger, self._locks, self._reservations, self._waits)
         self._handlers: dict[type, Callable[[Any, int], Outcome]] = {
             RequestLock: self._waits.request,
@@ -160,6 +162,7 @@ class Machine:
             Booking: self._lapse_booking,
             Limit: self._expire_permits,
             Rest: self._locks.wake,
+            Forecasts: lambda forecasts, _: self._rate_limits.end_bin(forecasts),
             Recall: lambda recall, now: recall.sweep(now),
             Waiter: self._waits.due,
             Session: self._sessions.due,
@@ -256,6 +259,7 @@ class Machine:
         for table, load in self._loaders(now).items():
             for row in tables.get(table, ()):
                 load(row)
+        self._rate_limits.load_paces(now)
         self._ledger.freed.clear()
 
     def _loaders(self, now: int) -> dict[Table, Callable[[Row], None]]:
@@ -271,6 +275,7 @@ class Machine:
             Table.RESERVATIONS: lambda row: self._load_reservation(row, now),
             Table.PERMITS: self._load_permit,
             Table.BOOKINGS: self._load_booking,
+            Table.FORECASTS: lambda row: self._rate_limits.load_forecast(Forecast(*row)),
             Table.WAITERS: lambda row: self._waits.load(WaiterRow(*row), now),
         }
 
@@ -405,6 +410,7 @@ class Machine:
             Table.HOLD_TIMES: ledger.hold_times.values(),
             Table.OVERRIDES: self._overrides.overrides.values(),
             Table.SESSIONS: ledger.sessions.values(),
+            Table.FORECASTS: self._rate_limits.forecasts(),
             Table.ENDED_REQUESTS: [
                 ended for ended in ledger.requests.values() if isinstance(ended, EndedRequest)
             ],
@@ -422,7 +428,8 @@ class Machine:
             (waiter.id, waiter.away_until, repr(waiter.key)) for waiter in self._waits.waiters.values()
         )
         late = sorted((session.worker, session.late_at) for session in self._ledger.sessions.values())
-        state = (self._now, self._ledger.last_id, self.snapshot(), waits, self._locks.rests(), late)
+        undurable = (self._locks.rests(), late, self._rate_limits.pending())
+        state = (self._now, self._ledger.last_id, self.snapshot(), waits, undurable)
         return blake2b(msgspec.msgpack.encode(state), digest_size=16).digest()
 
     # --------------------------------------------------------------------------------------------------------

@@ -11,13 +11,16 @@ from coordd.core.claims import Blocked
 from coordd.core.class_queues import ClassQueue
 from coordd.core.commands import CancelSchedule, RecordUsage, ScheduleRequest, TakePermit
 from coordd.core.errors import FailedPrecondition, InvalidArgument, OutOfRange, ResourceExhausted
+from coordd.core.forecasts import Forecasts
 from coordd.core.headroom import Headroom
 from coordd.core.ledger import Ledger, not_holder, request_id_reused
 from coordd.core.limits import BOOKINGS_PER_LIMIT_MAX, DUE_PER_TICK_MAX, SECOND
 from coordd.core.outcomes import Booked, BookingCancelled, Reason, Refused, UsageRecorded
+from coordd.core.pacing import Pace
+from coordd.core.promises import Promises
 from coordd.core.queues import QueueKey, Queues, Rank
-from coordd.core.records import Booking, Permit, Table
-from coordd.core.rules import LimitRule, PoolRule, Rules, spell_length
+from coordd.core.records import Booking, Forecast, Permit, Table
+from coordd.core.rules import CRITICAL, LimitRule, PoolRule, Rules, spell_length
 from coordd.core.shared_windows import SharedWindow
 from coordd.core.views import AllocationView, LimitView, ShareView, WindowView
 from coordd.core.windows import Full, Kept, Window, Windows
@@ -28,25 +31,47 @@ _TOO_MANY_REQUESTS = 429
 class Limit:
     """One endpoint: its rule, its windows, and its open permits in the order in which their time passes.
 
-    `headroom` None: no class must leave anything to others.
+    `headroom` None: no class must leave anything to others. `forecasts` None: nor to what they are expected
+    to want. `pace` None: calls are permitted as they come.
     """
 
-    __slots__ = ("headroom", "key", "name", "open", "rule", "scheduled_at", "violations", "windows")
+    __slots__ = (
+        "forecasts",
+        "headroom",
+        "key",
+        "name",
+        "open",
+        "pace",
+        "promises",
+        "rule",
+        "scheduled_at",
+        "violations",
+        "windows",
+    )
 
     def __init__(self, name: str, rule: LimitRule, ledger: Ledger) -> None:
         self.name = name
         self.rule = rule
         self.windows = windows_of(f"limit/{name}", rule, ledger)
-        self.headroom = headroom_of(rule)
         self.key: QueueKey = ("limit", name)
+        self.forecasts = (
+            Forecasts(self.windows.name, self.key, list(rule.windows), ledger)
+            if rule.forecast_max > 0
+            else None
+        )
+        self.headroom = headroom_of(rule, self.forecasts)
+        self.pace = Pace(self.windows) if rule.is_even else None
+        self.promises = Promises()
         self.open: dict[int, Permit] = {}
         self.violations = 0
         # Due when the oldest open permit's time passes.
         self.scheduled_at = 0
 
-    def kept(self, priority: int, now: int) -> Kept | None:
-        """Return what a class must leave of each window to those above it; None: nothing."""
-        return self.headroom.kept(priority, self.windows, now) if self.headroom is not None else None
+    def kept_at(self, at: int, priority: int, count: int, now: int) -> Kept | None:
+        """Return what a class that wants `count` at the instant `at` must leave of each window; None: nothing."""
+        if self.headroom is None:
+            return None
+        return self.headroom.kept(priority, self.windows, now, count, at)
 
 
 class RateLimits:
@@ -92,7 +117,14 @@ class RateLimits:
         """See `Component.check`."""
         limit = self._limits.get(command.endpoint) or self.limit(command.endpoint)
         return blocked_by_windows(
-            limit.windows, limit.headroom, command.count, rank, now, key=limit.key, queues=self._queues
+            limit.windows,
+            limit.headroom,
+            command.count,
+            rank,
+            now,
+            key=limit.key,
+            queues=self._queues,
+            pace=limit.pace,
         )
 
     def take(self, command: TakePermit, now: int) -> Permit:
@@ -124,6 +156,23 @@ class RateLimits:
             and (grant.count == command.count or command.booking_id != 0)
         )
 
+    # -- Observer --------------------------------------------------------------------------------------------
+
+    def arrived(self, command: TakePermit, now: int) -> None:
+        """See `Observer.arrived`."""
+        forecasts = self._limits[command.endpoint].forecasts
+        if forecasts is not None:
+            forecasts.count(command.priority, command.count, now)
+
+    def served(self, command: TakePermit, promised_at: int, now: int) -> None:
+        """See `Observer.served`."""
+        self._limits[command.endpoint].promises.observe(promised_at, now)
+
+    def end_bin(self, forecasts: Forecasts) -> None:
+        """Learn from the demand of a bin that has ended; what is kept from whom may change."""
+        forecasts.end_bin()
+        self._ledger.freed.append(forecasts.key)
+
     # -- commands --------------------------------------------------------------------------------------------
 
     def claim(self, command: TakePermit, now: int) -> Permit | Refused:
@@ -145,9 +194,11 @@ class RateLimits:
             # Only after an operator has lowered the limit since it was booked.
             full = limit.windows.earliest(booking.count, now, limit.rule.use_within_ns, now)
             limit.windows.book(booking)
+            limit.promises.booking_late(booking.id, booking.execute_at, full.at)
             return Refused(
                 reason=Reason.WINDOW_FULL, subject=limit.name, retry_at=full.at, window_ns=full.window_ns
             )
+        limit.promises.booking_kept(booking.id, booking.execute_at)
         self._forget_booking(booking)
         self._ledger.end_request(booking.worker, booking.request_id, now)
         # Claimed before its last moment, it leaves the windows sooner than it was to.
@@ -248,6 +299,38 @@ class RateLimits:
         """Take an open permit in as it was stored; permits come in the order in which they were given."""
         self._open(self._limits[permit.endpoint], permit)
 
+    def load_forecast(self, record: Forecast) -> None:
+        """Take in what was learnt of a class's demand, as it was stored; drop it where nobody asks for it."""
+        endpoint = record.subject.partition("/")[2]
+        forecasts = self._limits[endpoint].forecasts if endpoint in self._limits else None
+        if forecasts is not None:
+            forecasts.load(record)
+        else:
+            self._ledger.changes.of[Table.FORECASTS][(record.subject, record.priority)] = None
+
+    def load_paces(self, now: int) -> None:
+        """Find where each pace stands, once all charges are taken in."""
+        for limit in self:
+            if limit.pace is not None:
+                limit.pace.load(now)
+
+    def forecasts(self) -> Iterator[Forecast]:
+        """Return what was learnt of each endpoint's demand."""
+        for limit in self:
+            if limit.forecasts is not None:
+                yield from limit.forecasts.records()
+
+    def pending(self) -> list[tuple[object, ...]]:
+        """Return what decisions depend on and no record holds: demand not yet learnt from, and paces."""
+        return [
+            (
+                limit.name,
+                limit.forecasts.pending() if limit.forecasts is not None else (),
+                limit.pace.free_at if limit.pace is not None else 0,
+            )
+            for limit in self
+        ]
+
     def load_booking(self, booking: Booking) -> None:
         """Take an open booking in as it was stored."""
         self._limits[booking.endpoint].windows.book(booking)
@@ -299,6 +382,8 @@ class RateLimits:
             request_id=command.request_id,
             priority=command.priority,
         )
+        if limit.pace is not None:
+            limit.pace.take(count, now)
         self._open(limit, permit)
         self._changed[permit.id] = permit
         return permit
@@ -330,6 +415,7 @@ class RateLimits:
         return booking if booking.claim_until > now else None
 
     def _forget_booking(self, booking: Booking) -> None:
+        self._limits[booking.endpoint].promises.forget(booking.id)
         del self._ledger.live[booking.id]
         self._ledger.deadlines.cancel(booking)
         self._changed_bookings[booking.id] = None
@@ -339,11 +425,12 @@ class RateLimits:
         hold_ns = rule.claim_window_ns + rule.use_within_ns
         ahead = self._queues.units_before(limit.key, rank)
         start = now + command.not_before_ns
-        kept = limit.kept(command.priority, now)
+        if limit.pace is not None:
+            start = max(start, limit.pace.begins_at(command.priority, ahead))
         if ahead:
-            execute_at = _earliest_behind(limit, ahead, command.count, start, now, kept=kept)
+            execute_at = _earliest_behind(limit, ahead, command, start, now)
         else:
-            execute_at = limit.windows.earliest(command.count, start, hold_ns, now, kept).at
+            execute_at = _earliest_slot(limit, command, start, now)
         if execute_at - now > self._horizon_ns:
             raise OutOfRange(
                 "BEYOND_HORIZON",
@@ -365,22 +452,37 @@ class RateLimits:
         )
 
 
-def _earliest_behind(limit: Limit, ahead: int, count: int, start: int, now: int, *, kept: Kept | None) -> int:
-    """Return the earliest time for a booking of `count` behind those in the queue who want `ahead`.
+def _earliest_slot(limit: Limit, command: ScheduleRequest, start: int, now: int) -> int:
+    """Return the earliest time for a booking from `start` on, between the other bookings if they are paced."""
+    windows, rule, count, priority = limit.windows, limit.rule, command.count, command.priority
+    hold_ns = rule.claim_window_ns + rule.use_within_ns
+    kept = limit.kept_at(start, priority, count, now)
+    while True:
+        slot = start
+        if limit.pace is not None and priority < CRITICAL:
+            slot = limit.pace.slot(count, start)
+        start = windows.earliest(count, slot, hold_ns, now, kept).at
+        if start == slot:
+            return start
+
+
+def _earliest_behind(limit: Limit, ahead: int, command: ScheduleRequest, start: int, now: int) -> int:
+    """Return the earliest time for a booking behind those in the queue who want `ahead`.
 
     Booking is no way round the queue: those who go before are given their permits first. When all of them
     will have been served is an estimate; but the next ones' room is set aside while a time is sought, so that
     no booking ever delays them, however many come.
     """
-    windows, rule = limit.windows, limit.rule
+    windows, rule, count = limit.windows, limit.rule, command.count
     hold_ns = rule.claim_window_ns + rule.use_within_ns
+    kept = limit.kept_at(start, command.priority, count, now)
     next_ones = min(ahead, windows.smallest())
     served_at = windows.earliest(next_ones, now, rule.use_within_ns, now).at
     start = windows.earliest(ahead + count, max(start, served_at), hold_ns, now, kept).at
     use_by = served_at + rule.use_within_ns
     aside = Booking(0, limit.name, "", next_ones, now, served_at, served_at, use_by)
     windows.book(aside)
-    execute_at = windows.earliest(count, start, hold_ns, now, kept).at
+    execute_at = _earliest_slot(limit, command, start, now)
     windows.unbook(aside)
     return execute_at
 
@@ -396,9 +498,12 @@ def windows_of(name: str, rule: LimitRule, ledger: Ledger) -> Windows:
     return Windows(name, rule.windows, rule.use_within_ns, ledger.changes.cells, window_type)
 
 
-def headroom_of(rule: LimitRule | PoolRule) -> Headroom | None:
+def headroom_of(rule: LimitRule | PoolRule, forecasts: Forecasts | None = None) -> Headroom | None:
     """Return the headroom of a rule, or None if no class must leave anything to others."""
-    return Headroom(rule.headroom) if rule.headroom else None
+    if not rule.headroom and forecasts is None:
+        return None
+    forecast_max = rule.forecast_max if isinstance(rule, LimitRule) else 0.0
+    return Headroom(rule.headroom, forecasts, forecast_max)
 
 
 def check_count(name: str, count: int, windows: Windows, headroom: Headroom | None, priority: int) -> None:
@@ -423,53 +528,72 @@ def blocked_by_windows(
     *,
     key: QueueKey,
     queues: Queues,
+    pace: Pace | None = None,
 ) -> Blocked | None:
-    """Return what blocks taking `count`: a full window, headroom, those ahead in the queue, or nothing."""
-    kept = headroom.kept(rank[2], windows, now) if headroom is not None else None
+    """Return what blocks taking `count`: a full window, headroom, pace, those ahead in the queue; or None."""
+    kept = headroom.kept(rank[2], windows, now, count) if headroom is not None else None
+    begins_at = pace.begins_at(rank[2]) if pace is not None else 0
     is_behind = bool(queues.units) and queues.is_ahead(key, rank, now)
     if is_behind and headroom is not None:
         is_behind = not headroom.may_pass(count, queues.classes_ahead(key, rank, now), rank[2], windows, now)
-    if not is_behind and windows.is_room(count, now, kept):
+    if not is_behind and begins_at <= now and windows.is_room(count, now, kept):
         return None
     check_count(key[1], count, windows, headroom, rank[2])
-    full = windows.earliest(count, now, windows.use_within_ns, now, kept)
-    if is_behind:
-        return _behind(windows, full, count, rank, now, kept=kept, key=key, queues=queues)
-    is_kept = kept is not None and windows.is_room(count, now)
-    return Blocked(
-        reason=Reason.HEADROOM if is_kept else Reason.WINDOW_FULL,
+    full = windows.earliest(count, max(now, begins_at), windows.use_within_ns, now, kept)
+    blocked = Blocked(
+        reason=_reason(windows, count, kept, now),
         subject=key[1],
         key=key,
         retry_at=full.at,
-        frees_at=full.at,
+        frees_at=_sooner(full.at, headroom.changes_at(now) if headroom is not None and kept else 0),
         window_ns=full.window_ns,
+    )
+    return (
+        _behind(blocked, windows, count, rank, now, kept=kept, queues=queues, pace=pace)
+        if is_behind
+        else blocked
     )
 
 
+def _reason(windows: Windows, count: int, kept: Kept | None, now: int) -> Reason:
+    """Return what blocks whoever is first, if not the mere passing of time does: then it is the pace."""
+    if not windows.is_room(count, now):
+        return Reason.WINDOW_FULL
+    return Reason.PACED if windows.is_room(count, now, kept) else Reason.HEADROOM
+
+
 def _behind(
+    first: Blocked,
     windows: Windows,
-    full: Full,
     count: int,
     rank: Rank,
     now: int,
     *,
     kept: Kept | None,
-    key: QueueKey,
     queues: Queues,
+    pace: Pace | None,
 ) -> Blocked:
-    """Return what blocks one that is behind others; if there is room, those do."""
-    wanted = queues.units_ahead(key, rank, now) + count
-    later = windows.earliest(wanted, now, windows.use_within_ns, now, kept)
-    is_full = full.at > now
+    """Return what blocks one that is behind others, and would be blocked by `first` if it were not.
+
+    If there is room, those ahead block it.
+    """
+    ahead = queues.units_ahead(first.key, rank, now)
+    begins_at = pace.begins_at(rank[2], ahead) if pace is not None else 0
+    later = windows.earliest(ahead + count, max(now, begins_at), windows.use_within_ns, now, kept)
+    is_full = first.retry_at > now
     return Blocked(
-        reason=Reason.WINDOW_FULL if is_full else Reason.QUEUED_AHEAD,
-        subject=key[1],
-        key=key,
+        reason=first.reason if is_full else Reason.QUEUED_AHEAD,
+        subject=first.subject,
+        key=first.key,
         retry_at=later.at,
         # Where it may pass those ahead, that may change with whatever leaves.
-        frees_at=full.at if is_full else windows.leaves_at(),
+        frees_at=first.frees_at if is_full else windows.leaves_at(),
         window_ns=later.window_ns if is_full else 0,
     )
+
+
+def _sooner(at: int, other: int) -> int:
+    return min(at, other) if other else at
 
 
 def window_views(windows: Windows, now: int) -> tuple[WindowView, ...]:

@@ -394,13 +394,16 @@ class Efficiency(Struct, gc=False):
 class Forecast(Struct, gc=False):
     """What a class asks of an endpoint, calls a second, in parts of 10**6, as of `at`.
 
-    `profile`: JSON of 24 factors, by hour of the day, likewise.
+    `level_ppm`: as if all hours were the same. `hour_count`: calls asked for in the hour of `at` so far, -1:
+    that hour was not seen from its start. `profile`: JSON of the 24 mean rates by hour of the day (UTC), in
+    parts of 10**6 likewise, -1: not seen yet.
     """
 
     subject: str
     priority: int
     level_ppm: int
     at: int
+    hour_count: int
     profile: str
 
     def row(self) -> Row:

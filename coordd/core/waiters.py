@@ -18,7 +18,10 @@ _COMMANDS: Final[dict[str, type[WaitableCommand]]] = {
 
 
 class Waiter:
-    """Somebody who waits. `key`: the queue, () while away. `away_until`: 0 while there."""
+    """Somebody who waits. `key`: the queue, () while away. `away_until`: 0 while there.
+
+    `promised_at`: when it was told that it would be served, 0: it was not, or has been away since.
+    """
 
     __slots__ = (
         "away_until",
@@ -27,6 +30,7 @@ class Waiter:
         "id",
         "key",
         "order_ns",
+        "promised_at",
         "scheduled_at",
         "times_out_at",
     )
@@ -41,6 +45,7 @@ class Waiter:
         self.times_out_at = times_out_at
         self.away_until = 0
         self.key: QueueKey = ()
+        self.promised_at = 0
         self.scheduled_at = 0
 
     @property

@@ -11,7 +11,7 @@ Must not know: how anything is granted; the components do.
 from collections.abc import Callable
 from typing import Any
 
-from coordd.core.claims import Blocked, Component
+from coordd.core.claims import Blocked, Component, Observer
 from coordd.core.commands import LeaveWait, ScheduleRequest, TakePermit, WaitableCommand
 from coordd.core.errors import CommandError, FailedPrecondition, ResourceExhausted
 from coordd.core.ledger import Ledger, request_id_reused
@@ -51,6 +51,7 @@ class Waits:
         "_changed",
         "_components",
         "_ledger",
+        "_observers",
         "_quality_boost_ns",
         "_queues",
         "_request_memory_ns",
@@ -61,11 +62,17 @@ class Waits:
     )
 
     def __init__(
-        self, rules: Rules, ledger: Ledger, queues: Queues, components: dict[type, Component[Any]]
+        self,
+        rules: Rules,
+        ledger: Ledger,
+        queues: Queues,
+        components: dict[type, Component[Any]],
+        observers: dict[type, Observer[Any]],
     ) -> None:
         self._ledger = ledger
         self._queues = queues
         self._components = components
+        self._observers = observers
         self._boost_ns = rules.boost_ns
         self._quality_boost_ns = rules.quality_boost_ns
         self._resume_grace_ns = rules.resume_grace_ns
@@ -93,6 +100,8 @@ class Waits:
         rank = self.rank(command, now)
         blocked = component.check(command, rank, now)
         if blocked is None:
+            if command.__class__ in self._observers:
+                self._observers[command.__class__].arrived(command, now)
             return Granted(grant=self._grant(command, now))
         if not command.wait_ns or not blocked.key:
             return self._refusal(blocked, rank, now)
@@ -263,7 +272,16 @@ class Waits:
             self._ledger.requests[(command.worker, command.request_id)] = waiter
             self._changed[waiter.id] = waiter
         self._enter(waiter, blocked, now)
+        self._observe_arrival(waiter, blocked, now)
         return Queued(id=waiter.id)
+
+    def _observe_arrival(self, waiter: Waiter, blocked: Blocked, now: int) -> None:
+        command = waiter.command
+        observer = self._observers.get(command.__class__)
+        if observer is not None:
+            observer.arrived(command, now)
+            wait_ns = self._components[command.__class__].estimate(command, waiter.rank, blocked, now)
+            waiter.promised_at = 0 if wait_ns is None else now + wait_ns
 
     def _serve_head(self, key: QueueKey, waiter: Waiter, now: int) -> bool:
         """Serve the head of a queue; say whether the next one may be looked at."""
@@ -279,6 +297,8 @@ class Waits:
         if blocked is not None:
             self._refuse(waiter, blocked.refused(0))
         else:
+            if waiter.promised_at:
+                self._observers[waiter.command.__class__].served(waiter.command, waiter.promised_at, now)
             grant = self._grant(waiter.command, now)
             self._ledger.notices.append(WaitGranted(waiter=waiter, grant=grant))
         return True
@@ -348,6 +368,7 @@ class Waits:
         if waiter.key:
             self._leave_queue(waiter, now)
         self.away += 1
+        waiter.promised_at = 0
         waiter.away_until = now + self._resume_grace_ns
         self._ledger.deadlines.not_after(waiter, _due_at(waiter))
 

@@ -151,6 +151,11 @@ class Window:
         """Return the live cells."""
         return (cell for bucket in self._buckets.values() for cell in bucket.cells.values())
 
+    def charged(self) -> Iterator[tuple[int, int]]:
+        """Yield (the latest instant it can have been at, charges) for each bucket, in order."""
+        for number, bucket in self._buckets.items():
+            yield (number + 1) * self.width_ns - 1, bucket.total
+
     def leaves_at(self) -> int:
         """Return when the oldest bucket leaves; 0: there is none."""
         return self._left_at(self._buckets.peekitem(0)[0]) if self._buckets else 0

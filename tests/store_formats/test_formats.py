@@ -82,7 +82,7 @@ EXPECTED = {
     Table.GATES: [("post_tweet", T + 10 * SECOND, 2, T - SECOND, 0)],
     Table.LEARNED_LIMITS: [("limit/post_tweet", 900 * SECOND, 25, 50, T - SECOND)],
     Table.EFFICIENCIES: [("limit/post_tweet", "w1", 970_000, 33)],
-    Table.FORECASTS: [("limit/post_tweet", 4, 1_500_000, T - SECOND, "[1000000]")],
+    Table.FORECASTS: [("limit/post_tweet", 4, 1_500_000, T - 10 * SECOND, 12, "[1000000]")],
     Table.CAPACITIES: [("content_pipeline", 81_500, T - SECOND)],
 }
 # Tables that formats before the named one have not.

@@ -159,6 +159,7 @@ CREATE TABLE forecasts (
     priority INTEGER NOT NULL,
     level_ppm INTEGER NOT NULL,
     at INTEGER NOT NULL,
+    hour_count INTEGER NOT NULL,
     profile TEXT NOT NULL,
     PRIMARY KEY (subject, priority)
 ) STRICT, WITHOUT ROWID;
@@ -185,6 +186,6 @@ INSERT INTO escalations VALUES (2, 8, 'tweet:7', 'w3', 3, 1000000000, 'w1', 7, 1
 INSERT INTO gates VALUES ('post_tweet', 1760000010000000000, 2, 1759999999000000000, 0);
 INSERT INTO learned_limits VALUES ('limit/post_tweet', 900000000000, 25, 50, 1759999999000000000);
 INSERT INTO efficiencies VALUES ('limit/post_tweet', 'w1', 970000, 33);
-INSERT INTO forecasts VALUES ('limit/post_tweet', 4, 1500000, 1759999999000000000, '[1000000]');
+INSERT INTO forecasts VALUES ('limit/post_tweet', 4, 1500000, 1759999990000000000, 12, '[1000000]');
 INSERT INTO capacities VALUES ('content_pipeline', 81500, 1759999999000000000);
 COMMIT;

@@ -118,7 +118,9 @@ RECORDS: dict[Table, records.Record] = {
         subject="limit/search", window_ns=900, value=5, configured=6, at=1
     ),
     Table.EFFICIENCIES: records.Efficiency(subject="limit/search", worker="w1", success_ppm=9, count=4),
-    Table.FORECASTS: records.Forecast(subject="limit/search", priority=4, level_ppm=17, at=1, profile="[1]"),
+    Table.FORECASTS: records.Forecast(
+        subject="limit/search", priority=4, level_ppm=17, at=1, hour_count=-1, profile="[1]"
+    ),
     Table.CAPACITIES: records.Capacity(pool="p", capacity_milli=1500, at=1),
 }
 

@@ -77,12 +77,14 @@ CREATE TABLE efficiencies (
     PRIMARY KEY (subject, worker)
 ) STRICT, WITHOUT ROWID;
 
--- What each class is expected to ask for. profile: JSON list of 24 factors, by hour of the day (UTC), in parts of 10^6.
+-- What each class is expected to ask for: calls a second, in parts of 10^6, as if all hours were the same. profile: JSON
+-- list of the 24 mean rates by hour of the day (UTC), likewise. In both -1: not seen yet.
 CREATE TABLE forecasts (
     subject TEXT NOT NULL,
     priority INTEGER NOT NULL,
     level_ppm INTEGER NOT NULL,
     at INTEGER NOT NULL,
+    hour_count INTEGER NOT NULL,
     profile TEXT NOT NULL,
     PRIMARY KEY (subject, priority)
 ) STRICT, WITHOUT ROWID;
