@@ -23,7 +23,7 @@ from coordd.core.records import Booking, Forecast, Permit, Table
 from coordd.core.rules import CRITICAL, LimitRule, PoolRule, Rules, spell_length
 from coordd.core.shared_windows import SharedWindow
 from coordd.core.views import AllocationView, LimitView, ShareView, WindowView
-from coordd.core.windows import Full, Kept, Window, Windows
+from coordd.core.windows import Kept, Window, Windows
 
 _TOO_MANY_REQUESTS = 429
 
@@ -68,7 +68,7 @@ class Limit:
         self.scheduled_at = 0
 
     def kept_at(self, at: int, priority: int, count: int, now: int) -> Kept | None:
-        """Return what a class that wants `count` at the instant `at` must leave of each window; None: nothing."""
+        """Return what a class that wants `count` at the instant `at` must leave of each window."""
         if self.headroom is None:
             return None
         return self.headroom.kept(priority, self.windows, now, count, at)
@@ -453,7 +453,7 @@ class RateLimits:
 
 
 def _earliest_slot(limit: Limit, command: ScheduleRequest, start: int, now: int) -> int:
-    """Return the earliest time for a booking from `start` on, between the other bookings if they are paced."""
+    """Return the earliest time for a booking from `start` on; where they are paced, between the others."""
     windows, rule, count, priority = limit.windows, limit.rule, command.count, command.priority
     hold_ns = rule.claim_window_ns + rule.use_within_ns
     kept = limit.kept_at(start, priority, count, now)
@@ -548,11 +548,9 @@ def blocked_by_windows(
         frees_at=_sooner(full.at, headroom.changes_at(now) if headroom is not None and kept else 0),
         window_ns=full.window_ns,
     )
-    return (
-        _behind(blocked, windows, count, rank, now, kept=kept, queues=queues, pace=pace)
-        if is_behind
-        else blocked
-    )
+    if is_behind:
+        return _behind(blocked, windows, count, rank, now, kept=kept, queues=queues, pace=pace)
+    return blocked
 
 
 def _reason(windows: Windows, count: int, kept: Kept | None, now: int) -> Reason:
