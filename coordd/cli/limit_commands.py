@@ -12,10 +12,19 @@ from coordd.cli.failure import ExitCode, Failure
 from coordd.cli.invocation import Command, Daemon, Group, Invocation, pages, pass_invocation
 from coordd.cli.number import WholeNumber
 from coordd.cli.printer import Column, Listing, cell
-from coordd.cli.words import counted, instant, length
+from coordd.cli.words import counted, instant, length, word
 from coordd.v1 import admin_pb2, rate_limit_pb2, reservation_pb2
 
-__all__ = ["capacity", "limits", "override_count", "pools", "reservations", "windows_text"]
+__all__ = [
+    "capacity",
+    "gate_text",
+    "learned_text",
+    "limits",
+    "override_count",
+    "pools",
+    "reservations",
+    "windows_text",
+]
 
 _COMPLETION_TIMEOUT_NS = 10**9  # nobody waits longer for a Tab
 _LIMIT_MAX = 10**9  # of a pool's units and a window's calls
@@ -31,6 +40,30 @@ def windows_text(windows: Iterable[rate_limit_pb2.WindowCapacity]) -> Text:
             f"{length(window.window)} {window.used}/{window.limit}", style
         )
     return text
+
+
+_GATE_STYLES = {
+    rate_limit_pb2.GATE_STATE_CLOSED: "red",
+    rate_limit_pb2.GATE_STATE_PROBING: "yellow",
+}
+
+
+def gate_text(gate: rate_limit_pb2.Gate) -> Text:
+    """A gate in one cell: `open`, `closed 12s`, `probing`."""
+    state = word(rate_limit_pb2.GateState, gate.state).lower() if gate.state else "-"
+    if gate.state == rate_limit_pb2.GATE_STATE_CLOSED:
+        state += f" {length(gate.opens_in)}"
+    return Text(state, _GATE_STYLES.get(gate.state, ""))
+
+
+def learned_text(learned: Iterable[rate_limit_pb2.LearnedLimit]) -> Text:
+    """What upstream teaches in one cell: `15m 90 of 180`, and what it only suggests: `1h 900 (set 720)`."""
+    text = Text()
+    for limit in learned:
+        said = f"{length(limit.window)} {limit.limit}"
+        said += f" of {limit.configured}" if limit.in_force else f" (set {limit.configured})"
+        text.append("  " if text else "").append(said, "yellow" if limit.in_force else "")
+    return text or Text("-")
 
 
 class WindowType(click.ParamType[admin_pb2.WindowLimit]):
@@ -192,6 +225,8 @@ _LIMITS: tuple[Column[admin_pb2.Limit], ...] = (
     Column("ENDPOINT", lambda limit: limit.endpoint),
     Column("ALLOCATION", lambda limit: limit.allocation),
     Column("WINDOWS", lambda limit: windows_text(limit.windows)),
+    Column("GATE", lambda limit: gate_text(limit.gate)),
+    Column("LEARNED", lambda limit: learned_text(limit.learned)),
     Column("USE WITHIN", lambda limit: length(limit.use_within), right=True),
     Column("CLAIM WITHIN", lambda limit: length(limit.claim_window), right=True),
     Column("QUEUED", lambda limit: limit.queued, right=True),

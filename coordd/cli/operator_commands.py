@@ -7,7 +7,7 @@ from rich.text import Text
 
 from coordd.cli.failure import ExitCode
 from coordd.cli.invocation import Command, Invocation, pass_invocation
-from coordd.cli.limit_commands import override_count, windows_text
+from coordd.cli.limit_commands import gate_text, learned_text, override_count, windows_text
 from coordd.cli.number import WholeNumber
 from coordd.cli.printer import Column, Listing, cell
 from coordd.cli.words import choices, counted, enum_value, instant, length, word
@@ -33,6 +33,8 @@ _ENDPOINTS: tuple[Column[rate_limit_pb2.EndpointStatus], ...] = (
     Column("WINDOWS", lambda endpoint: windows_text(endpoint.windows)),
     Column("WORKERS", lambda endpoint: endpoint.active_workers, right=True),
     Column("QUEUED", lambda endpoint: endpoint.queued, right=True),
+    Column("GATE", lambda endpoint: gate_text(endpoint.gate)),
+    Column("LEARNED", lambda endpoint: learned_text(endpoint.learned)),
     Column("429S", lambda endpoint: endpoint.violations, right=True),
 )
 

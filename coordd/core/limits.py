@@ -61,6 +61,10 @@ ESCALATIONS_MAX: Final = 1_000
 # Weights in thousandths; a thousand to one either way is more than anybody means.
 WEIGHT_MILLI_MAX: Final = 1_000_000
 
+# What upstream says is left differs from what we count by the calls on their way; among so many reports there
+# is mostly one made at a quiet moment, and a change of what others use is believed after as many.
+REPORTS_BELIEVED: Final = 8
+
 # Rolling windows: charges are rounded up to 1/500 of the window, hence refusals come at most 0.2 % early.
 BUCKETS_PER_WINDOW: Final = 500
 WINDOW_NS_MIN: Final = SECOND

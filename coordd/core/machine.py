@@ -13,6 +13,7 @@ from itertools import groupby
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from coordd.core.commands import (
     AcquireBundle,
@@ -61,8 +62,11 @@ from coordd.core.records import (
     EndedRequest,
     Engagement,
     Forecast,
+    ForeignUsage,
+    Gate,
     HoldTime,
     Key,
+    LearnedLimit,
     Lock,
     Override,
     Permit,
@@ -152,7 +156,7 @@ class Machine:
             ForceRelease: self._force_release,
             UpdatePool: self._overrides.update_pool,
             UpdateLimit: self._overrides.update_limit,
-            OpenSession: self._sessions.open,
+            OpenSession: self._open_session,
             KeepSession: self._sessions.keep,
             CloseSession: self._sessions.close,
         }
@@ -266,6 +270,8 @@ class Machine:
         """Return how each table's rows are taken in, in the order in which they must be."""
         return {
             Table.OVERRIDES: lambda row: self._overrides.load(Override(*row)),
+            Table.LEARNED_LIMITS: lambda row: self._rate_limits.load_learned(LearnedLimit(*row)),
+            Table.FOREIGN_USAGES: lambda row: self._rate_limits.load_foreign(ForeignUsage(*row), now),
             Table.HOLD_TIMES: self._load_hold_time,
             Table.ENDED_REQUESTS: lambda row: self._ledger.remember_ended(EndedRequest(*row)),
             Table.ENGAGEMENTS: lambda row: self._locks.load_engagement(Engagement(*row), now),
@@ -274,6 +280,8 @@ class Machine:
             Table.LOCKS: lambda row: self._load_lock(row, now),
             Table.RESERVATIONS: lambda row: self._load_reservation(row, now),
             Table.PERMITS: self._load_permit,
+            # After the permits: a probe that is under way is one of them.
+            Table.GATES: lambda row: self._rate_limits.load_gate(Gate(*row)),
             Table.BOOKINGS: self._load_booking,
             Table.FORECASTS: lambda row: self._rate_limits.load_forecast(Forecast(*row)),
             Table.WAITERS: lambda row: self._waits.load(WaiterRow(*row), now),
@@ -411,6 +419,9 @@ class Machine:
             Table.OVERRIDES: self._overrides.overrides.values(),
             Table.SESSIONS: ledger.sessions.values(),
             Table.FORECASTS: self._rate_limits.forecasts(),
+            Table.GATES: self._rate_limits.gates(),
+            Table.LEARNED_LIMITS: self._rate_limits.learned(),
+            Table.FOREIGN_USAGES: self._rate_limits.foreign(),
             Table.ENDED_REQUESTS: [
                 ended for ended in ledger.requests.values() if isinstance(ended, EndedRequest)
             ],
@@ -453,6 +464,9 @@ class Machine:
         if not command.booking_id:
             return self._waits.request(command, now)
         return self._waits.claim(command, self._rate_limits.claim, now)
+
+    def _open_session(self, command: OpenSession, now: int) -> Outcome:
+        return replace(self._sessions.open(command, now), gates=self._rate_limits.shut_gates())
 
     def _schedule(self, command: ScheduleRequest, now: int) -> Outcome:
         if command.request_id:

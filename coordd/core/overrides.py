@@ -40,6 +40,7 @@ class Overrides:
             )
         limit = self._rate_limits.limit(command.endpoint)
         self._update_windows(limit.windows, limit.rule.windows, command.windows)
+        self._rate_limits.upstream.forget(limit, command.windows)
         self._ledger.freed.append(limit.key)
         return Updated(subject=limit.windows.name)
 
@@ -83,7 +84,7 @@ class Overrides:
     def _update_windows(
         self, windows: Windows, configured: Mapping[int, int], changed: Mapping[int, int]
     ) -> None:
-        limits = {window.length_ns: window.limit for window in windows.of}
+        limits = {window.length_ns: window.configured for window in windows.of}
         unknown = sorted(set(changed) - set(limits))
         if unknown or not changed:
             raise InvalidArgument(
@@ -123,7 +124,7 @@ class Overrides:
             pool = self._reservations.pool(override.subject.partition("/")[2])
             return pool.rule.capacity if pool is not None else None
         windows = self.windows(override.subject)
-        limits = {window.length_ns: window.limit for window in windows.of} if windows is not None else {}
+        limits = {window.length_ns: window.configured for window in windows.of} if windows is not None else {}
         return limits.get(override.window_ns)
 
     def _set(self, override: Override) -> None:
@@ -133,4 +134,4 @@ class Overrides:
         windows = self.windows(override.subject)
         for window in windows.of if windows is not None else ():
             if window.length_ns == override.window_ns:
-                window.limit = override.value
+                window.limit = window.configured = override.value

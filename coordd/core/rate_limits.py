@@ -7,11 +7,15 @@ only serves to settle it, so one whose time has passed is simply dropped and sta
 from collections.abc import Iterator
 from itertools import islice
 
+from msgspec.structs import replace
+
 from coordd.core.claims import Blocked
 from coordd.core.class_queues import ClassQueue
 from coordd.core.commands import CancelSchedule, RecordUsage, ScheduleRequest, TakePermit
 from coordd.core.errors import FailedPrecondition, InvalidArgument, OutOfRange, ResourceExhausted
 from coordd.core.forecasts import Forecasts
+from coordd.core.gates import Gates
+from coordd.core.headers import NOT_TOLD, parse
 from coordd.core.headroom import Headroom
 from coordd.core.ledger import Ledger, not_holder, request_id_reused
 from coordd.core.limits import BOOKINGS_PER_LIMIT_MAX, DUE_PER_TICK_MAX, SECOND
@@ -19,9 +23,18 @@ from coordd.core.outcomes import Booked, BookingCancelled, Reason, Refused, Usag
 from coordd.core.pacing import Pace
 from coordd.core.promises import Promises
 from coordd.core.queues import QueueKey, Queues, Rank
-from coordd.core.records import Booking, Forecast, Permit, Table
+from coordd.core.records import (
+    Booking,
+    Forecast,
+    ForeignUsage,
+    Gate,
+    LearnedLimit,
+    Permit,
+    Table,
+)
 from coordd.core.rules import CRITICAL, LimitRule, PoolRule, Rules, spell_length
 from coordd.core.shared_windows import SharedWindow
+from coordd.core.upstream import Lessons, Upstream
 from coordd.core.views import AllocationView, LimitView, ShareView, WindowView
 from coordd.core.windows import Kept, Window, Windows
 
@@ -37,8 +50,11 @@ class Limit:
 
     __slots__ = (
         "forecasts",
+        "gate",
         "headroom",
+        "in_flight",
         "key",
+        "lessons",
         "name",
         "open",
         "pace",
@@ -63,6 +79,11 @@ class Limit:
         self.pace = Pace(self.windows) if rule.is_even else None
         self.promises = Promises()
         self.open: dict[int, Permit] = {}
+        # Calls of the open permits.
+        self.in_flight = 0
+        # None: open, with nothing to remember.
+        self.gate: Gate | None = None
+        self.lessons = Lessons()
         self.violations = 0
         # Due when the oldest open permit's time passes.
         self.scheduled_at = 0
@@ -77,11 +98,23 @@ class Limit:
 class RateLimits:
     """The limits by endpoint."""
 
-    __slots__ = ("_changed", "_changed_bookings", "_horizon_ns", "_ledger", "_limits", "_queues", "permits")
+    __slots__ = (
+        "_changed",
+        "_changed_bookings",
+        "_gates",
+        "_horizon_ns",
+        "_ledger",
+        "_limits",
+        "_queues",
+        "permits",
+        "upstream",
+    )
 
     def __init__(self, rules: Rules, ledger: Ledger, queues: Queues) -> None:
         self._ledger = ledger
         self._queues = queues
+        self._gates = Gates(ledger)
+        self.upstream = Upstream(ledger)
         self._horizon_ns = rules.schedule_horizon_ns
         self._changed = ledger.changes.of[Table.PERMITS]
         self._changed_bookings = ledger.changes.of[Table.BOOKINGS]
@@ -116,7 +149,7 @@ class RateLimits:
     def check(self, command: TakePermit, rank: Rank, now: int) -> Blocked | None:
         """See `Component.check`."""
         limit = self._limits.get(command.endpoint) or self.limit(command.endpoint)
-        return blocked_by_windows(
+        blocked = blocked_by_windows(
             limit.windows,
             limit.headroom,
             command.count,
@@ -126,6 +159,7 @@ class RateLimits:
             queues=self._queues,
             pace=limit.pace,
         )
+        return blocked if limit.gate is None else self._gates.beside(limit, limit.gate, blocked, now)
 
     def take(self, command: TakePermit, now: int) -> Permit:
         """See `Component.take`."""
@@ -189,6 +223,9 @@ class RateLimits:
         limit = self._limits[booking.endpoint]
         if now < booking.execute_at:
             return _too_early(booking)
+        shut_until = self._gates.shut_until(limit, limit.gate, now) if limit.gate is not None else 0
+        if shut_until:
+            return Refused(reason=Reason.GATE, subject=limit.name, retry_at=shut_until)
         limit.windows.unbook(booking)
         if not limit.windows.is_room(booking.count, now):
             # Only after an operator has lowered the limit since it was booked.
@@ -220,11 +257,13 @@ class RateLimits:
         limit.violations += command.status_code == _TOO_MANY_REQUESTS
         if not isinstance(permit, Permit) or permit.use_by <= now:
             # It may have been used at the last moment, where it is charged.
+            self._hear(limit, command, None, now)
             return UsageRecorded(permit=None)
         refunded = 0 if command.is_sent else permit.count
         used = permit.count - refunded
         limit.windows.settle(permit.worker, used, refunded, permit.use_by, now, priority=permit.priority)
         self._end(permit, now)
+        self._hear(limit, command, permit, now)
         # Even a permit that was used may have left a window that it would have been in at its use_by.
         self._ledger.freed.append(limit.key)
         return UsageRecorded(permit=permit, refunded=refunded)
@@ -281,6 +320,7 @@ class RateLimits:
         due = [permit for permit in islice(limit.open.values(), DUE_PER_TICK_MAX) if permit.use_by <= now]
         for permit in due:
             self._end(permit, now)
+            self._give_up(limit, permit)
         if limit.open:
             oldest = next(iter(limit.open.values()))
             self._ledger.deadlines.schedule(limit, max(oldest.use_by, now))
@@ -291,6 +331,7 @@ class RateLimits:
         limit = self._limits[permit.endpoint]
         limit.windows.settle(permit.worker, 0, permit.count, permit.use_by, now, priority=permit.priority)
         self._drop(permit)
+        self._give_up(limit, permit)
         self._ledger.freed.append(limit.key)
 
     # -- recovery and views ----------------------------------------------------------------------------------
@@ -298,6 +339,38 @@ class RateLimits:
     def load(self, permit: Permit) -> None:
         """Take an open permit in as it was stored; permits come in the order in which they were given."""
         self._open(self._limits[permit.endpoint], permit)
+
+    def load_gate(self, gate: Gate) -> None:
+        """Take a gate in as it was stored, after the permits."""
+        limit = self._limits.get(gate.endpoint)
+        if limit is None:
+            self._gates.forget(gate.endpoint)
+        else:
+            self._gates.load(limit, gate)
+
+    def load_learned(self, learned: LearnedLimit) -> None:
+        """Take a learnt limit in as it was stored, after operators' changes."""
+        self.upstream.load_limit(self._limits.get(_name(learned.subject)), learned)
+
+    def load_foreign(self, usage: ForeignUsage, now: int) -> None:
+        """Take in, as it was stored, what others use."""
+        self.upstream.load_foreign(self._limits.get(_name(usage.subject)), usage, now)
+
+    def gates(self) -> list[Gate]:
+        """Return every gate that is not open, or has strikes."""
+        return [limit.gate for limit in self if limit.gate is not None]
+
+    def shut_gates(self) -> tuple[Gate, ...]:
+        """Return copies of the gates that are not open, as they are now."""
+        return tuple(replace(gate) for gate in self.gates() if gate.closed_until)
+
+    def learned(self) -> list[LearnedLimit]:
+        """Return every limit that upstream tells otherwise than the configuration."""
+        return [learned for limit in self for learned in limit.lessons.limits.values()]
+
+    def foreign(self) -> list[ForeignUsage]:
+        """Return what others were last seen to use."""
+        return [usage for limit in self for usage in limit.lessons.foreign.values()]
 
     def load_forecast(self, record: Forecast) -> None:
         """Take in what was learnt of a class's demand, as it was stored; drop it where nobody asks for it."""
@@ -321,12 +394,16 @@ class RateLimits:
                 yield from limit.forecasts.records()
 
     def pending(self) -> list[tuple[object, ...]]:
-        """Return what decisions depend on and no record holds: demand not yet learnt from, and paces."""
+        """Return what decisions depend on and no record holds.
+
+        That is demand not yet learnt from, paces, and what upstream's headers are evidence of.
+        """
         return [
             (
                 limit.name,
                 limit.forecasts.pending() if limit.forecasts is not None else (),
                 limit.pace.free_at if limit.pace is not None else 0,
+                limit.lessons.evidence(),
             )
             for limit in self
         ]
@@ -350,6 +427,9 @@ class RateLimits:
             active_workers=len(limit.windows.of[0].workers()),
             violations=limit.violations,
             is_overridden=is_overridden(limit.windows, limit.rule),
+            gate=self._gates.view(limit, now),
+            learned=tuple(learned for _, learned in sorted(limit.lessons.limits.items())),
+            malformed_headers=limit.lessons.malformed,
         )
 
     def allocation(self, limit: Limit, worker: str, now: int) -> AllocationView:
@@ -385,13 +465,32 @@ class RateLimits:
         if limit.pace is not None:
             limit.pace.take(count, now)
         self._open(limit, permit)
+        if limit.gate is not None:
+            self._gates.let_through(limit.gate, permit)
         self._changed[permit.id] = permit
         return permit
+
+    def _give_up(self, limit: Limit, permit: Permit) -> None:
+        if limit.gate is not None:
+            self._gates.give_up(limit, limit.gate, permit)
+
+    def _hear(self, limit: Limit, command: RecordUsage, permit: Permit | None, now: int) -> None:
+        """Take in what upstream answered. Args: permit: that of the call, if it was settled just now."""
+        pause_ns = NOT_TOLD
+        if command.headers and command.is_sent:
+            told = parse(command.headers, now, limit.rule.reset_form)
+            pause_ns = self.upstream.learn(limit, told, permit, now)
+        if command.status_code or limit.gate is not None:
+            self._gates.report(limit, command, pause_ns, now)
+        if permit is None:
+            # A settled one frees its key anyway; this may have opened the gate, or raised a limit.
+            self._ledger.freed.append(limit.key)
 
     def _open(self, limit: Limit, permit: Permit) -> None:
         self.permits += 1
         self._ledger.live[permit.id] = permit
         limit.open[permit.id] = permit
+        limit.in_flight += permit.count
         if not limit.scheduled_at:
             self._ledger.deadlines.schedule(limit, permit.use_by)
 
@@ -402,7 +501,9 @@ class RateLimits:
     def _drop(self, permit: Permit) -> None:
         self.permits -= 1
         del self._ledger.live[permit.id]
-        del self._limits[permit.endpoint].open[permit.id]
+        limit = self._limits[permit.endpoint]
+        del limit.open[permit.id]
+        limit.in_flight -= permit.count
         self._changed[permit.id] = None
 
     def _own_booking(self, id: int, worker: str, now: int) -> Booking | None:
@@ -427,6 +528,8 @@ class RateLimits:
         start = now + command.not_before_ns
         if limit.pace is not None:
             start = max(start, limit.pace.begins_at(command.priority, ahead))
+        if limit.gate is not None:
+            start = max(start, limit.gate.closed_until)
         if ahead:
             execute_at = _earliest_behind(limit, ahead, command, start, now)
         else:
@@ -489,6 +592,10 @@ def _earliest_behind(limit: Limit, ahead: int, command: ScheduleRequest, start: 
 
 def _too_early(booking: Booking) -> Refused:
     return Refused(reason=Reason.BOOKING_EARLY, subject=booking.endpoint, retry_at=booking.execute_at)
+
+
+def _name(subject: str) -> str:
+    return subject.partition("/")[2]
 
 
 def windows_of(name: str, rule: LimitRule, ledger: Ledger) -> Windows:
@@ -610,4 +717,4 @@ def window_views(windows: Windows, now: int) -> tuple[WindowView, ...]:
 
 def is_overridden(windows: Windows, rule: LimitRule) -> bool:
     """Whether an operator has changed a limit from what the configuration says."""
-    return any(rule.windows[window.length_ns] != window.limit for window in windows.of)
+    return any(rule.windows[window.length_ns] != window.configured for window in windows.of)

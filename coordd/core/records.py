@@ -46,6 +46,7 @@ class Table(IntEnum):
     EFFICIENCIES = 15
     FORECASTS = 16
     CAPACITIES = 17
+    FOREIGN_USAGES = 18
 
 
 class Outcome(IntEnum):
@@ -343,19 +344,20 @@ class Escalation(Struct, gc=False):
 class Gate(Struct, gc=False):
     """An endpoint's gate. `closed_until` 0: open. `probe_id`: the permit under way that will tell, 0: none.
 
-    `strikes`: as of `struck_at`.
+    `strikes`: as of `struck_at`. Ids up to `struck_id` had been given when the last refusal was told: calls
+    made under them say nothing new.
     """
 
     endpoint: str
     closed_until: int = 0
     strikes: int = 0
     struck_at: int = 0
+    struck_id: int = 0
     probe_id: int = 0
-    scheduled_at: int = 0
 
     def row(self) -> Row:
         """See `Record.row`."""
-        return astuple(self)[:-1]
+        return astuple(self)
 
 
 class LearnedLimit(Struct, gc=False, frozen=True):
@@ -369,6 +371,19 @@ class LearnedLimit(Struct, gc=False, frozen=True):
     value: int
     configured: int
     at: int
+
+    def row(self) -> Row:
+        """See `Record.row`."""
+        return astuple(self)
+
+
+class ForeignUsage(Struct, gc=False, frozen=True):
+    """What others use of a window of upstream's, as its headers tell, held until the instant `until`."""
+
+    subject: str
+    window_ns: int
+    count: int
+    until: int
 
     def row(self) -> Row:
         """See `Record.row`."""
@@ -444,6 +459,7 @@ RECORD_TYPES: Final[dict[Table, Any]] = {
     Table.EFFICIENCIES: Efficiency,
     Table.FORECASTS: Forecast,
     Table.CAPACITIES: Capacity,
+    Table.FOREIGN_USAGES: ForeignUsage,
 }
 KEY_COLUMNS: Final[dict[Table, int]] = {
     Table.LOCKS: 1,
@@ -464,6 +480,7 @@ KEY_COLUMNS: Final[dict[Table, int]] = {
     Table.EFFICIENCIES: 2,
     Table.FORECASTS: 2,
     Table.CAPACITIES: 1,
+    Table.FOREIGN_USAGES: 2,
 }
 
 

@@ -1,9 +1,27 @@
 """What the state machine shows of itself. Values made on request; changing nothing."""
 
+from enum import IntEnum
+
 from msgspec import Struct
 
 from coordd.core.outcomes import Refused
-from coordd.core.records import Lock, Session
+from coordd.core.records import LearnedLimit, Lock, Session
+
+
+class GateState(IntEnum):
+    """Whether an endpoint is open; numbers as in the protos."""
+
+    OPEN = 1
+    CLOSED = 2
+    PROBING = 3
+
+
+class GateView(Struct, frozen=True, kw_only=True, gc=False):
+    """An endpoint's gate. `opens_at`: when the next call may be made at the latest; 0: open."""
+
+    state: GateState
+    opens_at: int = 0
+    strikes: int = 0
 
 
 class WindowView(Struct, frozen=True, kw_only=True):
@@ -40,6 +58,9 @@ class LimitView(Struct, frozen=True, kw_only=True):
     active_workers: int
     violations: int
     is_overridden: bool
+    gate: GateView = GateView(state=GateState.OPEN)
+    learned: tuple[LearnedLimit, ...] = ()
+    malformed_headers: int = 0
 
     @property
     def remaining(self) -> int:

@@ -4,11 +4,13 @@ Owns: what is charged, by window, bucket and worker, and the arithmetic of the f
 Rules: a window is cut into `BUCKETS_PER_WINDOW` buckets; a charge counts until its whole bucket has left the
 window, so rounding only ever refuses early. All windows are checked before any is charged. A permit is
 charged at its latest possible use. A booking is charged from its time on, and whoever takes permits before
-that time must leave room for it.
+that time must leave room for it. What others use of upstream's limit, as its headers tell, is held as
+*foreign* usage: it counts like a charge until an instant, at which all of it leaves.
 Must not know: who waits, what is persisted when, what an endpoint is.
 """
 
 from bisect import insort
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from heapq import merge
 from typing import NamedTuple
@@ -48,13 +50,21 @@ class Bucket:
 
 
 class Window:
-    """One rolling window: at most `limit` charges within any `length_ns`. `used` counts the live cells."""
+    """One rolling window: at most `limit` charges within any `length_ns`.
+
+    `used` counts the live cells and what is `foreign`, until `foreign_until`. `limit` is what holds,
+    `configured` what the file or an operator says: upstream may have taught that it allows less.
+    """
 
     __slots__ = (
         "_booked",
         "_buckets",
         "_changed",
+        "_left",
         "_name",
+        "configured",
+        "foreign",
+        "foreign_until",
         "length_ns",
         "limit",
         "rolls_at",
@@ -65,8 +75,11 @@ class Window:
     def __init__(self, name: str, length_ns: int, limit: int, changed: dict[Cell, None]) -> None:
         self.length_ns = length_ns
         self.limit = limit
+        self.configured = limit
         self.width_ns = _width_ns(length_ns)
         self.used = 0
+        self.foreign = 0
+        self.foreign_until = 0
         # The instant at which the next bucket leaves the window, if there is one then.
         self.rolls_at = 0
         self._name = name
@@ -75,6 +88,8 @@ class Window:
         self._buckets: SortedDict[int, Bucket] = SortedDict()
         # (instant, change) of what is booked, in order.
         self._booked: list[tuple[int, int]] = []
+        # (instant, charges) of what has left within about the last length of the window, soonest first.
+        self._left: deque[tuple[int, int]] = deque(maxlen=BUCKETS_PER_WINDOW)
 
     def charge(self, worker: str, count: int, at: int, priority: int = MEDIUM) -> None:
         """Count `count` for `worker` at the instant `at`."""
@@ -116,7 +131,28 @@ class Window:
         self.rolls_at = (number + 1) * self.width_ns
         oldest = number - BUCKETS_PER_WINDOW
         while self._buckets and self._buckets.peekitem(0)[0] < oldest:
-            self._drop(self._buckets.popitem(0)[1])
+            number, bucket = self._buckets.popitem(0)
+            if bucket.total:
+                self._left.append((self._left_at(number), bucket.total))
+            self._drop(bucket)
+        if self.foreign:
+            self._roll_foreign(now)
+
+    def hold(self, count: int, until: int, now: int) -> None:
+        """Count `count` as used by others until the instant `until`, in place of what was held before."""
+        self.used += count - self.foreign
+        self.foreign = count
+        self.foreign_until = until
+        self.roll(now)
+
+    def left_since(self, at: int) -> int:
+        """Return how many charges have left since the instant `at`. Cost: O(buckets that have)."""
+        left = 0
+        for left_at, count in reversed(self._left):
+            if left_at <= at:
+                break
+            left += count
+        return left
 
     def is_live(self, at: int, now: int) -> bool:
         """Whether a charge made at `at` still counts at `now`."""
@@ -157,13 +193,15 @@ class Window:
             yield (number + 1) * self.width_ns - 1, bucket.total
 
     def leaves_at(self) -> int:
-        """Return when the oldest bucket leaves; 0: there is none."""
-        return self._left_at(self._buckets.peekitem(0)[0]) if self._buckets else 0
+        """Return when the oldest bucket, or what is foreign, leaves; 0: there is nothing."""
+        at = self._left_at(self._buckets.peekitem(0)[0]) if self._buckets else 0
+        return min(at or self.foreign_until, self.foreign_until) if self.foreign else at
 
     def resets_at(self, now: int) -> int:
         """Return when all that is charged or booked now will have left; `now` if nothing is."""
         ends = [self._left_at(number) for number, bucket in self._buckets.items() if bucket.total]
         ends += [at for at, _ in self._booked[-1:]]
+        ends += [at for at, _ in self._foreign_leaves()]
         return max(ends, default=now)
 
     def earliest(
@@ -203,7 +241,7 @@ class Window:
             yield from self._levels_beside(now, priority, kept)
             return
         level, begins = self.used, now
-        for at, change in merge(self._leavings(), self._booked):
+        for at, change in merge(self._leavings(), self._booked, self._foreign_leaves()):
             if at > begins:
                 yield begins, at, level
                 begins = at
@@ -212,7 +250,7 @@ class Window:
 
     def _levels_beside(self, now: int, priority: int, kept: int) -> Iterator[tuple[int, int, int]]:
         level, unused, begins = self.used, kept - self.used_above(priority), now
-        booked = ((at, change, 0) for at, change in self._booked)
+        booked = ((at, change, 0) for at, change in merge(self._booked, self._foreign_leaves()))
         for at, change, back in merge(self._leavings_above(priority), booked):
             if at > begins:
                 yield begins, at, level + max(0, unused)
@@ -229,6 +267,16 @@ class Window:
         """Yield (instant, change) for each bucket that leaves, soonest first."""
         for number, bucket in self._buckets.items():
             yield self._left_at(number), -bucket.total
+
+    def _foreign_leaves(self) -> tuple[tuple[int, int], ...]:
+        return ((self.foreign_until, -self.foreign),) if self.foreign else ()
+
+    def _roll_foreign(self, now: int) -> None:
+        if now >= self.foreign_until:
+            self.used -= self.foreign
+            self.foreign = 0
+        else:
+            self.rolls_at = min(self.rolls_at, self.foreign_until)
 
     def _steps_of(self, booking: Booking) -> tuple[tuple[int, int], tuple[int, int]]:
         begins_at = booking.execute_at // self.width_ns * self.width_ns

@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from coordd.core import records, views
+from coordd.core import gates, records, views
 from coordd.core.limits import DAY, HOUR, MILLISECOND, MINUTE, SECOND
 from coordd.core.outcomes import Grant, Granted, Place, Reason, Refused
 from coordd.store.protocol import EngagementCount
@@ -26,6 +26,9 @@ _REASONS: Final = {
 }
 _OUTCOMES: Final = {
     int(outcome): engagement_pb2.Outcome.Value(f"OUTCOME_{outcome.name}") for outcome in records.Outcome
+}
+_GATE_STATES: Final = {
+    state: rate_limit_pb2.GateState.Value(f"GATE_STATE_{state.name}") for state in views.GateState
 }
 _COUNTED: Final = {
     int(records.Outcome.SUCCESS): "successful",
@@ -78,13 +81,17 @@ def lock(held: records.Lock, now: int) -> engagement_pb2.Lock:
 
 def gate(record: records.Gate, now: int) -> rate_limit_pb2.Gate:
     """Return an endpoint's gate, seen at `now` (ns)."""
-    message = rate_limit_pb2.Gate(state=rate_limit_pb2.GATE_STATE_OPEN, strikes=record.strikes)
-    if record.closed_until:
-        message.state = rate_limit_pb2.GATE_STATE_CLOSED
-        message.opens_at.CopyFrom(timestamp(record.closed_until))
-        message.opens_in.CopyFrom(wait(record.closed_until - now))
-    if record.probe_id:
-        message.state = rate_limit_pb2.GATE_STATE_PROBING
+    return gate_seen(gates.gate_view(record, now), now)
+
+
+def gate_seen(view: views.GateView, now: int) -> rate_limit_pb2.Gate:
+    """Return how an endpoint's gate was seen to stand at `now` (ns)."""
+    message = rate_limit_pb2.Gate(state=_GATE_STATES[view.state], strikes=view.strikes)
+    if view.state != views.GateState.OPEN:
+        # A pause that is over, with no probe under way: now.
+        opens_at = max(view.opens_at, now)
+        message.opens_at.CopyFrom(timestamp(opens_at))
+        message.opens_in.CopyFrom(wait(opens_at - now))
     return message
 
 
@@ -268,6 +275,19 @@ def health(utilisation: float) -> rate_limit_pb2.Health.ValueType:
     return rate_limit_pb2.HEALTH_WARNING if utilisation >= _WARNING_FROM else rate_limit_pb2.HEALTH_HEALTHY
 
 
+def learned_limits(learned: Iterable[records.LearnedLimit]) -> list[rate_limit_pb2.LearnedLimit]:
+    """Return what upstream tells of limits."""
+    return [
+        rate_limit_pb2.LearnedLimit(
+            window=duration(limit.window_ns),
+            limit=limit.value,
+            configured=limit.configured,
+            in_force=limit.value <= limit.configured,
+        )
+        for limit in learned
+    ]
+
+
 def endpoint_status(limit_view: views.LimitView, now: int) -> rate_limit_pb2.EndpointStatus:
     """Return an endpoint's health at `now` (ns)."""
     return rate_limit_pb2.EndpointStatus(
@@ -278,6 +298,9 @@ def endpoint_status(limit_view: views.LimitView, now: int) -> rate_limit_pb2.End
         queued=limit_view.queued,
         windows=window_capacities(limit_view.windows, now),
         violations=limit_view.violations,
+        gate=gate_seen(limit_view.gate, now),
+        learned=learned_limits(limit_view.learned),
+        malformed_headers=limit_view.malformed_headers,
     )
 
 
@@ -292,6 +315,8 @@ def limit(limit_view: views.LimitView, now: int) -> admin_pb2.Limit:
         queued=limit_view.queued,
         bookings=limit_view.bookings,
         is_overridden=limit_view.is_overridden,
+        gate=gate_seen(limit_view.gate, now),
+        learned=learned_limits(limit_view.learned),
     )
 
 

@@ -508,6 +508,8 @@ class Limit(_message.Message):
     QUEUED_FIELD_NUMBER: _builtins.int
     BOOKINGS_FIELD_NUMBER: _builtins.int
     IS_OVERRIDDEN_FIELD_NUMBER: _builtins.int
+    GATE_FIELD_NUMBER: _builtins.int
+    LEARNED_FIELD_NUMBER: _builtins.int
     endpoint: _builtins.str
     """Output only. The endpoint."""
     allocation: _builtins.str
@@ -530,6 +532,14 @@ class Limit(_message.Message):
     def claim_window(self) -> _duration_pb2.Duration:
         """Output only. How long a booking may be claimed after its time."""
 
+    @_builtins.property
+    def gate(self) -> _rate_limit_pb2.Gate:
+        """Output only. Whether calls may be made at all."""
+
+    @_builtins.property
+    def learned(self) -> _containers.RepeatedCompositeFieldContainer[_rate_limit_pb2.LearnedLimit]:
+        """Output only. What upstream's headers have taught that differs from what is configured."""
+
     def __init__(
         self,
         *,
@@ -541,10 +551,12 @@ class Limit(_message.Message):
         queued: _builtins.int = ...,
         bookings: _builtins.int = ...,
         is_overridden: _builtins.bool = ...,
+        gate: _rate_limit_pb2.Gate | None = ...,
+        learned: _abc.Iterable[_rate_limit_pb2.LearnedLimit] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["claim_window", b"claim_window", "use_within", b"use_within"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["claim_window", b"claim_window", "gate", b"gate", "use_within", b"use_within"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "bookings", b"bookings", "claim_window", b"claim_window", "endpoint", b"endpoint", "is_overridden", b"is_overridden", "queued", b"queued", "use_within", b"use_within", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "bookings", b"bookings", "claim_window", b"claim_window", "endpoint", b"endpoint", "gate", b"gate", "is_overridden", b"is_overridden", "learned", b"learned", "queued", b"queued", "use_within", b"use_within", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

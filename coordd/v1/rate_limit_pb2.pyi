@@ -91,7 +91,7 @@ class _GateStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateState.V
     GATE_STATE_CLOSED: _GateState.ValueType  # 2
     """Upstream has refused a call: none is permitted before `opens_at`."""
     GATE_STATE_PROBING: _GateState.ValueType  # 3
-    """One call, the probe, is under way; its result opens the gate or closes it again."""
+    """The pause is over, and calls are permitted one at a time: the probe's result opens the gate or closes it again."""
 
 class GateState(_GateState, metaclass=_GateStateEnumTypeWrapper):
     """Whether an endpoint is open."""
@@ -103,7 +103,7 @@ GATE_STATE_OPEN: GateState.ValueType  # 1
 GATE_STATE_CLOSED: GateState.ValueType  # 2
 """Upstream has refused a call: none is permitted before `opens_at`."""
 GATE_STATE_PROBING: GateState.ValueType  # 3
-"""One call, the probe, is under way; its result opens the gate or closes it again."""
+"""The pause is over, and calls are permitted one at a time: the probe's result opens the gate or closes it again."""
 Global___GateState: _TypeAlias = GateState  # noqa: Y015
 
 @_typing.final
@@ -878,10 +878,12 @@ class Gate(_message.Message):
     state: Global___GateState.ValueType
     """Output only. Open, closed or probing."""
     strikes: _builtins.int
-    """Output only. Refusals in a row that stand behind the length of the pause; they fade with successes and with time."""
+    """Output only. Refusals in a row that stand behind the length of the pause; they fade with successes, and with time once
+    the pause is over.
+    """
     @_builtins.property
     def opens_at(self) -> _timestamp_pb2.Timestamp:
-        """Output only. When the next call may be made. Absent when open."""
+        """Output only. When the next call may be made; while a probe is under way, at the latest. Absent when open."""
 
     @_builtins.property
     def opens_in(self) -> _duration_pb2.Duration:

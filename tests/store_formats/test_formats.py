@@ -79,7 +79,8 @@ EXPECTED = {
             "",
         )
     ],
-    Table.GATES: [("post_tweet", T + 10 * SECOND, 2, T - SECOND, 0)],
+    Table.GATES: [("post_tweet", T + 10 * SECOND, 2, T - SECOND, 5, 0)],
+    Table.FOREIGN_USAGES: [("limit/post_tweet", 900 * SECOND, 7, T + 300 * SECOND)],
     Table.LEARNED_LIMITS: [("limit/post_tweet", 900 * SECOND, 25, 50, T - SECOND)],
     Table.EFFICIENCIES: [("limit/post_tweet", "w1", 970_000, 33)],
     Table.FORECASTS: [("limit/post_tweet", 4, 1_500_000, T - 10 * SECOND, 12, "[1000000]")],

@@ -137,6 +137,7 @@ CREATE TABLE gates (
     closed_until INTEGER NOT NULL,
     strikes INTEGER NOT NULL,
     struck_at INTEGER NOT NULL,
+    struck_id INTEGER NOT NULL,
     probe_id INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE learned_limits (
@@ -145,6 +146,13 @@ CREATE TABLE learned_limits (
     value INTEGER NOT NULL,
     configured INTEGER NOT NULL,
     at INTEGER NOT NULL,
+    PRIMARY KEY (subject, window_ns)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE foreign_usages (
+    subject TEXT NOT NULL,
+    window_ns INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    until INTEGER NOT NULL,
     PRIMARY KEY (subject, window_ns)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE efficiencies (
@@ -183,7 +191,8 @@ INSERT INTO ended_requests VALUES ('w2', 'r2', 1759999500000000000);
 INSERT INTO bundles VALUES (6, 'w1', 1759999999000000000, '[7,4]', '{"locks":[]}', 'r6');
 INSERT INTO sessions VALUES ('w1', 4, 'fast', 2000, '{"zone":"a"}', 1759999000000000000, 1760000030000000000, 30000000000);
 INSERT INTO escalations VALUES (2, 8, 'tweet:7', 'w3', 3, 1000000000, 'w1', 7, 1759999999500000000, 1760000059500000000, 0, '');
-INSERT INTO gates VALUES ('post_tweet', 1760000010000000000, 2, 1759999999000000000, 0);
+INSERT INTO gates VALUES ('post_tweet', 1760000010000000000, 2, 1759999999000000000, 5, 0);
+INSERT INTO foreign_usages VALUES ('limit/post_tweet', 900000000000, 7, 1760000300000000000);
 INSERT INTO learned_limits VALUES ('limit/post_tweet', 900000000000, 25, 50, 1759999999000000000);
 INSERT INTO efficiencies VALUES ('limit/post_tweet', 'w1', 970000, 33);
 INSERT INTO forecasts VALUES ('limit/post_tweet', 4, 1500000, 1759999990000000000, 12, '[1000000]');

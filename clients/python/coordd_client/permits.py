@@ -20,7 +20,10 @@ from coordd_client.messages import (
 from coordd_client.values import (
     Booking,
     EndpointStatus,
+    Gate,
+    GateState,
     Health,
+    LearnedLimit,
     Permit,
     Priority,
     RemainingCapacity,
@@ -229,6 +232,26 @@ def _read_allocation(reply: pb.GetWorkerAllocationResponse) -> WorkerAllocation:
     )
 
 
+def read_gate(message: pb.Gate) -> Gate:
+    """Reads a gate. That of a daemon without gates is open."""
+    is_shut = message.HasField("opens_at")
+    return Gate(
+        state=GateState(message.state or pb.GATE_STATE_OPEN),
+        opens_at=instant(message.opens_at) if is_shut else None,
+        opens_in_s=seconds(message.opens_in) if is_shut else None,
+        strikes=message.strikes,
+    )
+
+
+def _read_learned(message: pb.LearnedLimit) -> LearnedLimit:
+    return LearnedLimit(
+        window_s=seconds(message.window),
+        limit=message.limit,
+        configured=message.configured,
+        in_force=message.in_force,
+    )
+
+
 def _read_endpoint_status(message: pb.EndpointStatus) -> EndpointStatus:
     return EndpointStatus(
         endpoint=message.endpoint,
@@ -238,6 +261,9 @@ def _read_endpoint_status(message: pb.EndpointStatus) -> EndpointStatus:
         queued=message.queued,
         windows=tuple(map(_read_window, message.windows)),
         violations=message.violations,
+        gate=read_gate(message.gate),
+        learned=tuple(map(_read_learned, message.learned)),
+        malformed_headers=message.malformed_headers,
     )
 
 

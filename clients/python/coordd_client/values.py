@@ -281,9 +281,45 @@ class WorkerAllocation:
     active_workers: int
 
 
+class GateState(_WireEnum):
+    """Whether an endpoint may be called at all."""
+
+    OPEN = 1
+    CLOSED = 2
+    PROBING = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """An endpoint's gate, which closes for the whole fleet when upstream refuses a call.
+
+    `opens_in_s`: from when the answer was made until the next call may be made; None: it is open. `strikes`:
+    refusals that stand behind the length of the pause.
+    """
+
+    state: GateState
+    opens_at: datetime | None
+    opens_in_s: float | None
+    strikes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedLimit:
+    """A window's limit as upstream tells it. A lower one is in force, a higher one a suggestion."""
+
+    window_s: float
+    limit: int
+    configured: int
+    in_force: bool
+
+
 @dataclass(frozen=True, slots=True)
 class EndpointStatus:
-    """One endpoint's health. `utilisation` is that of the fullest window; `violations` counts 429s."""
+    """One endpoint's health.
+
+    `utilisation` is that of the fullest window; `violations` counts 429s, `malformed_headers` fields of
+    upstream's responses that could not be read.
+    """
 
     endpoint: str
     health: Health
@@ -292,6 +328,9 @@ class EndpointStatus:
     queued: int
     windows: tuple[Window, ...]
     violations: int
+    gate: Gate
+    learned: tuple[LearnedLimit, ...]
+    malformed_headers: int
 
 
 @dataclass(frozen=True, slots=True)

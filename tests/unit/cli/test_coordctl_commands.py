@@ -71,6 +71,12 @@ def faring(daemon: ScriptedDaemon) -> ScriptedDaemon:
     endpoint = rate_limit_pb2.EndpointStatus(
         endpoint="search_tweets", health=rate_limit_pb2.HEALTH_CRITICAL, utilisation=0.96, active_workers=3,
         queued=4, windows=[a_window(173)], violations=1,
+        gate=rate_limit_pb2.Gate(state=rate_limit_pb2.GATE_STATE_CLOSED, opens_in=Duration(seconds=12)),
+        learned=[
+            rate_limit_pb2.LearnedLimit(
+                window=Duration(seconds=900), limit=180, configured=360, in_force=True
+            )
+        ],
     )  # fmt: skip
     daemon.answers(
         "GetSystemStatus",
@@ -90,8 +96,8 @@ def test_status_is_one_readable_screen(faring: ScriptedDaemon, run: Run) -> None
         "waiting  7 waiters, 2 of them away",
         "done     0 commands in 1,234 commits, 1.2ms each; last id 0",
         "",
-        "ENDPOINT       HEALTH    USED  WINDOWS      WORKERS  QUEUED  429S",
-        "search_tweets  CRITICAL   96%  15m 173/180        3       4     1",
+        "ENDPOINT       HEALTH    USED  WINDOWS      WORKERS  QUEUED  GATE        LEARNED         429S",
+        "search_tweets  CRITICAL   96%  15m 173/180        3       4  closed 12s  15m 180 of 360     1",
     ]
 
 
@@ -529,7 +535,8 @@ def test_a_malformed_window_is_a_usage_error(run: Run, window: str) -> None:
 def test_limits_and_limits_set(daemon: ScriptedDaemon, run: Run) -> None:
     limit = admin_pb2.Limit(
         endpoint="post_tweet", allocation="priority", windows=[a_window()], use_within=Duration(seconds=30),
-        claim_window=Duration(seconds=10),
+        claim_window=Duration(seconds=10), gate=rate_limit_pb2.Gate(state=rate_limit_pb2.GATE_STATE_PROBING),
+        learned=[rate_limit_pb2.LearnedLimit(window=Duration(seconds=900), limit=200, configured=180)],
     )  # fmt: skip
     daemon.answers("ListLimits", admin_pb2.ListLimitsResponse(limits=[limit]))
     daemon.answers("UpdateLimit", admin_pb2.UpdateLimitResponse(limit=limit))
@@ -539,6 +546,11 @@ def test_limits_and_limits_set(daemon: ScriptedDaemon, run: Run) -> None:
         "priority",
         "15m",
         "12/180",
+        "probing",
+        "15m",
+        "200",
+        "(set",
+        "180)",
         "30s",
         "10s",
         "0",

@@ -17,10 +17,13 @@ from coordd_client import (
     EndpointStatus,
     Engagement,
     EngagementStats,
+    Gate,
+    GateState,
     Health,
     ItemState,
     ItemStatus,
     KindStats,
+    LearnedLimit,
     Lock,
     Outcome,
     Priority,
@@ -198,10 +201,36 @@ _CASES: list[tuple[str, tuple[Any, ...], dict[str, Any], str, Any, Any, Any]] = 
                     queued=1,
                     windows=[_WINDOW_MESSAGE],
                     violations=7,
+                    gate=r.Gate(
+                        state=r.GATE_STATE_CLOSED,
+                        opens_at={"seconds": 100},
+                        opens_in={"seconds": 5},
+                        strikes=2,
+                    ),
+                    learned=[
+                        r.LearnedLimit(window={"seconds": 900}, limit=90, configured=180, in_force=True)
+                    ],
+                    malformed_headers=3,
                 )
             ],
         ),
-        SystemStatus(Health.WARNING, (EndpointStatus("post", Health.WARNING, 0.9, 2, 1, (_WINDOW,), 7),)),
+        SystemStatus(
+            Health.WARNING,
+            (
+                EndpointStatus(
+                    "post",
+                    Health.WARNING,
+                    0.9,
+                    2,
+                    1,
+                    (_WINDOW,),
+                    7,
+                    Gate(GateState.CLOSED, datetime.fromtimestamp(100, UTC), 5.0, 2),
+                    (LearnedLimit(900.0, 90, 180, in_force=True),),
+                    3,
+                ),
+            ),
+        ),
     ),
 ]
 

@@ -124,8 +124,9 @@ def test_only_its_worker_settles_a_permit_of_that_endpoint(desk: Desk, changes: 
 
 
 def test_429s_are_counted(desk: Desk) -> None:
-    desk.report(desk.permit(), status_code=429)
-    desk.report(desk.permit(), status_code=200)
+    first, second = desk.permit(), desk.permit()
+    desk.report(first, status_code=429)
+    desk.report(second, status_code=200)
     assert desk.machine.limit("search", desk.now).violations == 1
 
 

@@ -114,6 +114,7 @@ RECORDS: dict[Table, records.Record] = {
         decided_by="me",
     ),
     Table.GATES: records.Gate(endpoint="search", closed_until=9, strikes=2, struck_at=1, probe_id=4),
+    Table.FOREIGN_USAGES: records.ForeignUsage(subject="limit/search", window_ns=60, count=3, until=9),
     Table.LEARNED_LIMITS: records.LearnedLimit(
         subject="limit/search", window_ns=900, value=5, configured=6, at=1
     ),

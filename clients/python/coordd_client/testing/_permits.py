@@ -280,6 +280,7 @@ class Permits(Book):
             queued=self.shared.waits.count(f"endpoint {endpoint}"),
             windows=windows,
             violations=self._violations.get(endpoint, 0),
+            gate=pb.Gate(state=pb.GATE_STATE_OPEN),
         )
 
 

@@ -55,6 +55,7 @@ CREATE TABLE gates (
     closed_until INTEGER NOT NULL,
     strikes INTEGER NOT NULL,
     struck_at INTEGER NOT NULL,
+    struck_id INTEGER NOT NULL,
     probe_id INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
@@ -65,6 +66,15 @@ CREATE TABLE learned_limits (
     value INTEGER NOT NULL,
     configured INTEGER NOT NULL,
     at INTEGER NOT NULL,
+    PRIMARY KEY (subject, window_ns)
+) STRICT, WITHOUT ROWID;
+
+-- What others use of upstream's limits, as its headers tell.
+CREATE TABLE foreign_usages (
+    subject TEXT NOT NULL,
+    window_ns INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    until INTEGER NOT NULL,
     PRIMARY KEY (subject, window_ns)
 ) STRICT, WITHOUT ROWID;
 
