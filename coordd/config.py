@@ -961,15 +961,25 @@ def _without_missing(type_table: dict[str, Any], pools: Mapping[str, object]) ->
 # ---------------------------------------------------------------------- reading
 
 
-def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
-    """Read the file (None: defaults) and the environment over it. Raises: ConfigError with all problems."""
+def load(
+    path: Path | None, environment: Mapping[str, str] = os.environ, *, changes: Iterable[str] = ()
+) -> Settings:
+    """Read the file (None: defaults), the environment over it, and changes over both.
+
+    Args:   changes: each `KEY=VALUE` as a line of the file could be, with the whole key:
+            `limits.post_tweet.windows.1h=400`.
+    Raises: ConfigError with all problems.
+    """
     data = {} if path is None else _read(path)
-    overridden = {}
+    overridden: dict[tuple[str, ...], str] = {}
     for variable, (section, key) in ENVIRONMENT.items():
         table = data.setdefault(section, {})
         if (value := environment.get(variable)) and isinstance(table, dict):
             table[key] = value
             overridden[section, key] = variable
+    for change in changes:
+        for location in _merge(data, _read_change(change)):
+            overridden[location] = change
     try:
         return Settings.model_validate(data)
     except ValidationError as error:
@@ -985,19 +995,52 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError([f"{path}: is not TOML: {error}"]) from error
 
 
+def _read_change(change: str) -> dict[str, Any]:
+    key, is_given, value = change.partition("=")
+    if not is_given:
+        raise ConfigError([f"{change}: is no KEY=VALUE"])
+    try:
+        return tomllib.loads(f"{key}={value}")
+    except ValueError as error:
+        raise ConfigError(
+            [f'{change}: is not TOML: {error}; a text needs quotes, as in pace="even"']
+        ) from error
+
+
+def _merge(data: dict[str, Any], change: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Put a change over `data`; yield where each of its values went."""
+    for key, value in change.items():
+        if value and isinstance(value, dict) and isinstance(data.get(key, {}), dict):
+            for location in _merge(data.setdefault(key, {}), value):
+                yield (key, *location)
+        else:
+            data[key] = value
+            yield (key,)
+
+
+def _source(location: tuple[str, ...], path: Path | None, overridden: Mapping[tuple[str, ...], str]) -> str:
+    """Return what is to be named for a problem: the variable or change that has set it, or file and key."""
+    parts = (location[:length] for length in range(len(location), 0, -1))
+    setter = next((overridden[part] for part in parts if part in overridden), None)
+    if setter is not None:
+        return setter
+    source = f"{path or 'defaults'}: {'.'.join(map(_key, location))}"
+    # What a change has set within it may contradict the rest.
+    within = dict.fromkeys(change for part, change in overridden.items() if part[: len(location)] == location)
+    return f"{source} with {', '.join(within)}" if within else source
+
+
 def _problem_lines(
-    error: ValidationError, path: Path | None, overridden: Mapping[tuple[str, str], str]
+    error: ValidationError, path: Path | None, overridden: Mapping[tuple[str, ...], str]
 ) -> Iterator[str]:
     for detail in error.errors(include_url=False):
         location = tuple(str(part) for part in detail["loc"] if part != "[key]")
-        key = ".".join(_key(part) for part in location)
-        variable = overridden.get(location[:2])  # type: ignore[arg-type]
-        source = variable or f"{path or 'defaults'}: {key}"
         cause = detail.get("ctx", {}).get("error")
         if isinstance(cause, _Problems):
-            yield from (f"{source}.{inner}: {reason}" for inner, reason in cause.problems)
+            for inner, reason in cause.problems:
+                yield f"{_source((*location, *inner.split('.')), path, overridden)}: {reason}"
         else:
-            yield f"{source}: {_reason(detail, location)}"
+            yield f"{_source(location, path, overridden)}: {_reason(detail, location)}"
 
 
 def _reason(detail: ErrorDetails, location: tuple[str, ...]) -> str:

@@ -1,23 +1,20 @@
-"""`coordd`: starts the daemon, or checks its configuration.
+"""`coordd`: starts the daemon, checks its configuration, or tries it on a trace.
 
 Owns: the exit codes, and that whoever starts the daemon gets a line to act upon and no traceback.
 Must not know: how the daemon does its work.
 """
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 import click
 
+from coordd.cli.loading import FILE, settings_or_exit
 from coordd.cli.settings_text import settings_lines
-from coordd.config import ConfigError, Settings, load
+from coordd.cli.simulation import simulate
 
 __all__ = ["main"]
-
-# As click's own for a wrong command line. The codes from 3 up are the server's.
-EXIT_CONFIG: Final = 2
 
 _SERVE_EPILOG: Final = """\b
 Exit codes:
@@ -27,7 +24,6 @@ Exit codes:
   4  a commit failed, for instance on a full disk; nothing unsaved was acknowledged
   5  the address can't be listened on
 """
-_FILE: Final = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,13 +33,13 @@ def main() -> None:
 
 
 @main.command(epilog=_SERVE_EPILOG)
-@click.option("--config", type=_FILE, metavar="FILE", help="coordd.toml. Without it all defaults hold.")
+@click.option("--config", type=FILE, metavar="FILE", help="coordd.toml. Without it all defaults hold.")
 def serve(config: Path | None) -> None:
     """Start the daemon in the foreground.
 
     Settings come from FILE; COORDD_ADDRESS, COORDD_DATA_PATH and COORDD_LOG_LEVEL go before it.
     """
-    settings = _load(config)
+    settings = settings_or_exit(config)
     # Late, so that a wrong file is told at once and not after gRPC has been loaded.
     from coordd.server import run  # noqa: PLC0415
 
@@ -51,24 +47,14 @@ def serve(config: Path | None) -> None:
 
 
 @main.command()
-@click.argument("file", type=_FILE)
+@click.argument("file", type=FILE)
 def check_config(file: Path) -> None:
     """Check FILE (and the environment over it) and print every setting that then holds.
 
     Exit code 2 and one problem a line on stderr if it is refused.
     """
-    for line in settings_lines(_load(file)):
+    for line in settings_lines(settings_or_exit(file)):
         print(line)
 
 
-def _load(file: Path | None) -> Settings:
-    try:
-        return load(file)
-    except ConfigError as error:
-        _fail(error.problems, EXIT_CONFIG)
-
-
-def _fail(lines: Iterable[str], code: int) -> NoReturn:
-    for line in lines:
-        print(line, file=sys.stderr)
-    sys.exit(code)
+main.add_command(simulate)

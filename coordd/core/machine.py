@@ -53,7 +53,7 @@ from coordd.core.outcomes import (
     Place,
 )
 from coordd.core.overrides import Overrides
-from coordd.core.queues import Queues
+from coordd.core.queues import QueueKey, Queues
 from coordd.core.rate_limits import Limit, RateLimits
 from coordd.core.recall import Recall
 from coordd.core.records import (
@@ -345,6 +345,10 @@ class Machine:
     def place(self, waiter_id: int, now: int) -> Place | None:
         """Return where a waiter stands, or None if it waits no longer or is away."""
         return self._waits.place(waiter_id, now)
+
+    def queue_length(self, key: QueueKey) -> int:
+        """Return how many wait in a queue. Cost: O(1)."""
+        return self._queues.length(key)
 
     def item(self, item: str, kind: str, now: int) -> ItemView:
         """Return who holds an item. Raises: InvalidArgument (UNKNOWN_KIND) for a kind given but not known."""

@@ -420,6 +420,63 @@ def test_a_wrong_variable_is_named(problems: Any) -> None:
     ]
 
 
+# ---------------------------------------------------------------------- changes
+
+
+def test_changes_go_before_the_file_and_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('limits.post.windows = { "15m" = 50, "1h" = 100 }')
+    changes = [
+        "limits.post.windows.1h=200",
+        'limits.post.pace = "even"',
+        'log.level="error"',
+        'log={format="json"}',
+    ]
+    settings = load(file, {"COORDD_LOG_LEVEL": "debug"}, changes=changes)
+    assert settings.limits["post"].windows == {15 * MINUTE: 50, HOUR: 200}
+    assert (settings.limits["post"].pace, settings.log.level, settings.log.format) == (
+        "even",
+        "error",
+        "json",
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("log", "log: is no KEY=VALUE"),
+        ("log.level=debug", "log.level=debug: is not TOML"),
+        ('log.level="loud"', 'log.level="loud": should be'),
+        ("colour=1", "colour=1: unknown key"),
+        ("log=1", "log=1: must be a table"),
+        ("limits.post.windows={}", "limits.post.windows={}: has 0 windows"),
+        (
+            "pools.api_tweets.windows={1h=50,2h=40}",
+            "defaults: pools.api_tweets.windows with pools.api_tweets.windows={1h=50,2h=40}: the windows con",
+        ),
+        ('aging.high="30s"', 'aging.high="30s": 30s is not above medium'),
+        ('aging.medium="3m"', "defaults: aging.high: 2m is not above medium"),
+    ],
+)
+def test_a_wrong_change_is_named(change: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(None, {}, changes=[change])
+    [told] = refused.value.problems
+    assert told.startswith(problem)
+
+
+def test_a_change_that_contradicts_the_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('limits.post.windows = { "15m" = 50, "1h" = 100 }')
+    with pytest.raises(ConfigError) as refused:
+        load(file, {}, changes=["limits.post.windows.1h=400"])
+    [told] = refused.value.problems
+    assert told == (
+        f"{file}: limits.post.windows with limits.post.windows.1h=400: "
+        "the windows contradict each other: 400 in 1h can't be reached with 50 in 15m"
+    )
+
+
 # ---------------------------------------------------------------------- documentation
 
 

@@ -192,6 +192,13 @@ def test_forced_release_serves_the_next_and_is_unknown_to_permits(desk: Desk) ->
     assert desk.error(ForceRelease(id=permit.id, reason="no")) == "UNKNOWN_ID"
 
 
+def test_length_of_a_queue(desk: Desk) -> None:
+    desk.do(TakePermit(endpoint="one", worker="a"))
+    desk.do(TakePermit(endpoint="one", worker="b", wait_ns=MINUTE))
+    assert desk.machine.queue_length(("limit", "one")) == 1
+    assert desk.machine.queue_length(("limit", "search")) == 0
+
+
 def test_counts(desk: Desk) -> None:
     desk.lock()
     desk.reserve()
