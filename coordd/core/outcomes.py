@@ -124,23 +124,22 @@ class BundleReleased(Struct, frozen=True, kw_only=True):
 
 
 class SessionOpened(Struct, frozen=True, kw_only=True):
-    """The worker is there. `held`: ids of what the session keeps; `gates`: those that are not open."""
+    """The worker is there. `gates`: those that are not open."""
 
     session: Session
     is_resumed: bool
     kept: "SessionKept"
     weight_milli: int
-    held: tuple[int, ...] = ()
     gates: tuple[Gate, ...] = ()
 
 
 class SessionKept(Struct, frozen=True, kw_only=True, gc=False):
-    """So many leases are renewed; the first ends at `first_end`, 0: there is none.
+    """The leases `held`, by id, are renewed; the first ends at `first_end`, 0: there is none.
 
     `keepalive_ns`: keep it again within this.
     """
 
-    renewed: int
+    held: tuple[int, ...]
     first_end: int
     keepalive_ns: int
 

@@ -74,13 +74,11 @@ class Sessions:
         session.weight_milli = command.weight_milli
         session.labels = command.labels
         session.ttl_ns = command.ttl_ns or self._rules.session_ttl_ns
-        kept = self._keep(session, now)
         return SessionOpened(
             session=session,
             is_resumed=is_resumed,
-            kept=kept,
+            kept=self._keep(session, now),
             weight_milli=self.weight_milli(session),
-            held=tuple(session.leases),
         )
 
     def keep(self, command: KeepSession, now: int) -> SessionKept:
@@ -178,18 +176,20 @@ class Sessions:
 
     def _keep(self, session: Session, now: int) -> SessionKept:
         session.expires_at = now + session.ttl_ns
-        renewed, first_end, shortest_ns = 0, 0, session.ttl_ns
-        for lease in session.leases.values():
-            if lease.expires_at > now:
-                self._extend[lease.__class__](lease, now)
-                renewed += 1
-                first_end = min(first_end or lease.expires_at, lease.expires_at)
-                shortest_ns = min(shortest_ns, lease.ttl_ns)
+        # One whose end has come but was not ticked yet has ended.
+        held = {id_: lease for id_, lease in session.leases.items() if lease.expires_at > now}
+        for lease in held.values():
+            self._extend[lease.__class__](lease, now)
+        shortest_ns = min([session.ttl_ns, *(lease.ttl_ns for lease in held.values())])
         keepalive_ns = shortest_ns // KEEPALIVES_PER_TTL
         session.late_at = _late_at(now, keepalive_ns)
         self._ledger.deadlines.not_after(session, session.late_at)
         self._changed[session.worker] = session
-        return SessionKept(renewed=renewed, first_end=first_end, keepalive_ns=keepalive_ns)
+        return SessionKept(
+            held=tuple(held),
+            first_end=min((lease.expires_at for lease in held.values()), default=0),
+            keepalive_ns=keepalive_ns,
+        )
 
     def _expire(self, session: Session) -> None:
         self._end(session)

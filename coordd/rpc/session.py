@@ -93,7 +93,7 @@ def _registered(opened: outcomes.SessionOpened, now: int) -> pb.ConnectResponse:
         keepalive_every=messages.duration(opened.kept.keepalive_ns),
         ttl=messages.duration(opened.session.ttl_ns),
         weight=opened.weight_milli / _MILLI,
-        held=opened.held,
+        held=opened.kept.held,
         gates=[pb.GateChange(endpoint=gate.endpoint, gate=messages.gate(gate, now)) for gate in opened.gates],
     )
     return pb.ConnectResponse(registered=registered)
@@ -101,7 +101,7 @@ def _registered(opened: outcomes.SessionOpened, now: int) -> pb.ConnectResponse:
 
 def _kept(kept: outcomes.SessionKept, now: int) -> pb.ConnectResponse:
     kept_alive = pb.KeptAlive(
-        renewed=kept.renewed,
+        held=kept.held,
         expires_in=messages.duration(kept.first_end - now) if kept.first_end else None,
         keepalive_every=messages.duration(kept.keepalive_ns),
     )

@@ -26,7 +26,7 @@ from coordd.v1 import rate_limit_pb2 as coordd_dot_v1_dot_rate__limit__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63oordd/v1/session.proto\x12\tcoordd.v1\x1a\x1a\x63oordd/v1/rate_limit.proto\x1a\x1egoogle/protobuf/duration.proto\"\x96\x01\n\x0e\x43onnectRequest\x12\'\n\x08register\x18\x01 \x01(\x0b\x32\x13.coordd.v1.RegisterH\x00\x12)\n\tkeepalive\x18\x02 \x01(\x0b\x32\x14.coordd.v1.KeepaliveH\x00\x12%\n\x07goodbye\x18\x03 \x01(\x0b\x32\x12.coordd.v1.GoodbyeH\x00\x42\t\n\x07message\"\xef\x01\n\x08Register\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x14\n\x0cworker_class\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12/\n\x06labels\x18\x04 \x03(\x0b\x32\x1f.coordd.v1.Register.LabelsEntry\x12&\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\ttake_over\x18\x06 \x01(\x08\x12\x12\n\nsession_id\x18\x07 \x01(\x04\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x0b\n\tKeepalive\"\t\n\x07Goodbye\"\xdf\x02\n\x0f\x43onnectResponse\x12+\n\nregistered\x18\x01 \x01(\x0b\x32\x15.coordd.v1.RegisteredH\x00\x12*\n\nkept_alive\x18\x02 \x01(\x0b\x32\x14.coordd.v1.KeptAliveH\x00\x12#\n\x06\x63losed\x18\x03 \x01(\x0b\x32\x11.coordd.v1.ClosedH\x00\x12+\n\nrevocation\x18\x04 \x01(\x0b\x32\x15.coordd.v1.RevocationH\x00\x12\x32\n\x0e\x65xpiry_warning\x18\x05 \x01(\x0b\x32\x18.coordd.v1.ExpiryWarningH\x00\x12,\n\x0bgate_change\x18\x06 \x01(\x0b\x32\x15.coordd.v1.GateChangeH\x00\x12\x34\n\x0f\x63\x61pacity_change\x18\x07 \x01(\x0b\x32\x19.coordd.v1.CapacityChangeH\x00\x42\t\n\x07message\"\xd1\x01\n\nRegistered\x12\x0f\n\x07resumed\x18\x01 \x01(\x08\x12\x32\n\x0fkeepalive_every\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06weight\x18\x04 \x01(\x01\x12\x0c\n\x04held\x18\x05 \x03(\x04\x12$\n\x05gates\x18\x06 \x03(\x0b\x32\x15.coordd.v1.GateChange\x12\x12\n\nsession_id\x18\x07 \x01(\x04\"\x7f\n\tKeptAlive\x12\x0f\n\x07renewed\x18\x01 \x01(\r\x12-\n\nexpires_in\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0fkeepalive_every\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x1a\n\x06\x43losed\x12\x10\n\x08released\x18\x01 \x01(\r\"~\n\nRevocation\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12+\n\x06reason\x18\x03 \x01(\x0e\x32\x1b.coordd.v1.RevocationReason\x12)\n\x06within\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x82\x01\n\rExpiryWarning\x12\x0b\n\x03ids\x18\x01 \x03(\x04\x12-\n\nexpires_in\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12session_expires_in\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"=\n\nGateChange\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\x1d\n\x04gate\x18\x02 \x01(\x0b\x32\x0f.coordd.v1.Gate\"=\n\x0e\x43\x61pacityChange\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\r\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\r*\x93\x01\n\x10RevocationReason\x12!\n\x1dREVOCATION_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1bREVOCATION_REASON_PREEMPTED\x10\x01\x12\x1c\n\x18REVOCATION_REASON_FORCED\x10\x02\x12\x1d\n\x19REVOCATION_REASON_EXPIRED\x10\x03\x32V\n\x0eSessionService\x12\x44\n\x07\x43onnect\x12\x19.coordd.v1.ConnectRequest\x1a\x1a.coordd.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63oordd/v1/session.proto\x12\tcoordd.v1\x1a\x1a\x63oordd/v1/rate_limit.proto\x1a\x1egoogle/protobuf/duration.proto\"\x96\x01\n\x0e\x43onnectRequest\x12\'\n\x08register\x18\x01 \x01(\x0b\x32\x13.coordd.v1.RegisterH\x00\x12)\n\tkeepalive\x18\x02 \x01(\x0b\x32\x14.coordd.v1.KeepaliveH\x00\x12%\n\x07goodbye\x18\x03 \x01(\x0b\x32\x12.coordd.v1.GoodbyeH\x00\x42\t\n\x07message\"\xef\x01\n\x08Register\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x14\n\x0cworker_class\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12/\n\x06labels\x18\x04 \x03(\x0b\x32\x1f.coordd.v1.Register.LabelsEntry\x12&\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\ttake_over\x18\x06 \x01(\x08\x12\x12\n\nsession_id\x18\x07 \x01(\x04\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x0b\n\tKeepalive\"\t\n\x07Goodbye\"\xdf\x02\n\x0f\x43onnectResponse\x12+\n\nregistered\x18\x01 \x01(\x0b\x32\x15.coordd.v1.RegisteredH\x00\x12*\n\nkept_alive\x18\x02 \x01(\x0b\x32\x14.coordd.v1.KeptAliveH\x00\x12#\n\x06\x63losed\x18\x03 \x01(\x0b\x32\x11.coordd.v1.ClosedH\x00\x12+\n\nrevocation\x18\x04 \x01(\x0b\x32\x15.coordd.v1.RevocationH\x00\x12\x32\n\x0e\x65xpiry_warning\x18\x05 \x01(\x0b\x32\x18.coordd.v1.ExpiryWarningH\x00\x12,\n\x0bgate_change\x18\x06 \x01(\x0b\x32\x15.coordd.v1.GateChangeH\x00\x12\x34\n\x0f\x63\x61pacity_change\x18\x07 \x01(\x0b\x32\x19.coordd.v1.CapacityChangeH\x00\x42\t\n\x07message\"\xd1\x01\n\nRegistered\x12\x0f\n\x07resumed\x18\x01 \x01(\x08\x12\x32\n\x0fkeepalive_every\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06weight\x18\x04 \x01(\x01\x12\x0c\n\x04held\x18\x05 \x03(\x04\x12$\n\x05gates\x18\x06 \x03(\x0b\x32\x15.coordd.v1.GateChange\x12\x12\n\nsession_id\x18\x07 \x01(\x04\"|\n\tKeptAlive\x12\x0c\n\x04held\x18\x01 \x03(\x04\x12-\n\nexpires_in\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0fkeepalive_every\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x1a\n\x06\x43losed\x12\x10\n\x08released\x18\x01 \x01(\r\"~\n\nRevocation\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12+\n\x06reason\x18\x03 \x01(\x0e\x32\x1b.coordd.v1.RevocationReason\x12)\n\x06within\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x82\x01\n\rExpiryWarning\x12\x0b\n\x03ids\x18\x01 \x03(\x04\x12-\n\nexpires_in\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12session_expires_in\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"=\n\nGateChange\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\x1d\n\x04gate\x18\x02 \x01(\x0b\x32\x0f.coordd.v1.Gate\"=\n\x0e\x43\x61pacityChange\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\r\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\r*\x93\x01\n\x10RevocationReason\x12!\n\x1dREVOCATION_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1bREVOCATION_REASON_PREEMPTED\x10\x01\x12\x1c\n\x18REVOCATION_REASON_FORCED\x10\x02\x12\x1d\n\x19REVOCATION_REASON_EXPIRED\x10\x03\x32V\n\x0eSessionService\x12\x44\n\x07\x43onnect\x12\x19.coordd.v1.ConnectRequest\x1a\x1a.coordd.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REGISTER_LABELSENTRY']._loaded_options = None
   _globals['_REGISTER_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_REVOCATIONREASON']._serialized_start=1628
-  _globals['_REVOCATIONREASON']._serialized_end=1775
+  _globals['_REVOCATIONREASON']._serialized_start=1625
+  _globals['_REVOCATIONREASON']._serialized_end=1772
   _globals['_CONNECTREQUEST']._serialized_start=99
   _globals['_CONNECTREQUEST']._serialized_end=249
   _globals['_REGISTER']._serialized_start=252
@@ -52,17 +52,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTERED']._serialized_start=872
   _globals['_REGISTERED']._serialized_end=1081
   _globals['_KEPTALIVE']._serialized_start=1083
-  _globals['_KEPTALIVE']._serialized_end=1210
-  _globals['_CLOSED']._serialized_start=1212
-  _globals['_CLOSED']._serialized_end=1238
-  _globals['_REVOCATION']._serialized_start=1240
-  _globals['_REVOCATION']._serialized_end=1366
-  _globals['_EXPIRYWARNING']._serialized_start=1369
-  _globals['_EXPIRYWARNING']._serialized_end=1499
-  _globals['_GATECHANGE']._serialized_start=1501
-  _globals['_GATECHANGE']._serialized_end=1562
-  _globals['_CAPACITYCHANGE']._serialized_start=1564
-  _globals['_CAPACITYCHANGE']._serialized_end=1625
-  _globals['_SESSIONSERVICE']._serialized_start=1777
-  _globals['_SESSIONSERVICE']._serialized_end=1863
+  _globals['_KEPTALIVE']._serialized_end=1207
+  _globals['_CLOSED']._serialized_start=1209
+  _globals['_CLOSED']._serialized_end=1235
+  _globals['_REVOCATION']._serialized_start=1237
+  _globals['_REVOCATION']._serialized_end=1363
+  _globals['_EXPIRYWARNING']._serialized_start=1366
+  _globals['_EXPIRYWARNING']._serialized_end=1496
+  _globals['_GATECHANGE']._serialized_start=1498
+  _globals['_GATECHANGE']._serialized_end=1559
+  _globals['_CAPACITYCHANGE']._serialized_start=1561
+  _globals['_CAPACITYCHANGE']._serialized_end=1622
+  _globals['_SESSIONSERVICE']._serialized_start=1774
+  _globals['_SESSIONSERVICE']._serialized_end=1860
 # @@protoc_insertion_point(module_scope)

@@ -317,11 +317,13 @@ class KeptAlive(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    RENEWED_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     EXPIRES_IN_FIELD_NUMBER: _builtins.int
     KEEPALIVE_EVERY_FIELD_NUMBER: _builtins.int
-    renewed: _builtins.int
-    """Output only. How many leases were renewed."""
+    @_builtins.property
+    def held(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Output only. Fencing tokens and ids of the leases that were renewed: all that the session keeps."""
+
     @_builtins.property
     def expires_in(self) -> _duration_pb2.Duration:
         """Output only. Time left of the one that ends first; absent where there is none."""
@@ -333,13 +335,13 @@ class KeptAlive(_message.Message):
     def __init__(
         self,
         *,
-        renewed: _builtins.int = ...,
+        held: _abc.Iterable[_builtins.int] | None = ...,
         expires_in: _duration_pb2.Duration | None = ...,
         keepalive_every: _duration_pb2.Duration | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_in", b"expires_in", "keepalive_every", b"keepalive_every"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_in", b"expires_in", "keepalive_every", b"keepalive_every", "renewed", b"renewed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_in", b"expires_in", "held", b"held", "keepalive_every", b"keepalive_every"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

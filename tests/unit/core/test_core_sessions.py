@@ -73,20 +73,22 @@ def test_each_lease_is_renewed_by_its_own_time_to_live(desk: Desk) -> None:
     desk.advance(3 * SECOND)
     kept = keep(desk, opened)
     assert (short.expires_at, long.expires_at) == (desk.now + 9 * SECOND, desk.now + 30 * MINUTE)
-    assert kept == SessionKept(renewed=2, first_end=desk.now + 9 * SECOND, keepalive_ns=3 * SECOND)
+    assert kept == SessionKept(
+        held=(short.token, long.token), first_end=desk.now + 9 * SECOND, keepalive_ns=3 * SECOND
+    )
 
 
 def test_without_leases_a_third_of_its_own_time_is_asked_for(desk: Desk) -> None:
     kept = keep(desk, open_session(desk, ttl_ns=12 * SECOND))
-    assert kept == SessionKept(renewed=0, first_end=0, keepalive_ns=4 * SECOND)
+    assert kept == SessionKept(held=(), first_end=0, keepalive_ns=4 * SECOND)
 
 
 def test_what_was_taken_before_it_was_opened_is_not_kept(desk: Desk) -> None:
     left_behind = desk.lock()
     opened = open_session(desk)
-    assert opened.held == ()
+    assert opened.kept.held == ()
     desk.advance(30 * SECOND - 1)
-    assert keep(desk, opened).renewed == 0
+    assert not keep(desk, opened).held
     assert left_behind.expires_at == desk.now + 30 * SECOND + 1
 
 
@@ -94,7 +96,7 @@ def test_what_others_hold_is_not_kept(desk: Desk) -> None:
     opened = open_session(desk)
     desk.lock(worker="w2")
     desk.release(desk.lock("b", worker="w2"))
-    assert keep(desk, opened).renewed == 0
+    assert not keep(desk, opened).held
 
 
 def test_units_that_refill_and_permits_are_not_kept(desk: Desk) -> None:
@@ -103,7 +105,7 @@ def test_units_that_refill_and_permits_are_not_kept(desk: Desk) -> None:
     permit = desk.permit()
     use_by = units.expires_at, permit.use_by
     desk.advance(SECOND)
-    assert keep(desk, opened).renewed == 0
+    assert not keep(desk, opened).held
     assert (units.expires_at, permit.use_by) == use_by
 
 
@@ -111,7 +113,7 @@ def test_what_was_given_back_is_not_kept(desk: Desk) -> None:
     opened = open_session(desk)
     desk.release(desk.lock())
     desk.give_back(desk.reserve())
-    assert keep(desk, opened).renewed == 0
+    assert not keep(desk, opened).held
 
 
 def test_a_preempted_lease_is_not_kept_beyond_its_end(desk: Desk) -> None:
@@ -129,7 +131,7 @@ def test_a_lease_whose_end_has_come_is_not_kept(desk: Desk) -> None:
     desk.now += SECOND
     kept = desk.machine.apply(KeepSession(worker="w1", id=opened.session.id), desk.now)
     assert isinstance(kept, SessionKept)
-    assert kept.renewed == 0
+    assert not kept.held
 
 
 # ---- registering
@@ -142,8 +144,7 @@ def test_naming_the_session_resumes_it(desk: Desk) -> None:
     again = open_session(desk, session_id=opened.session.id, worker_class="fast", ttl_ns=MINUTE)
     assert again.is_resumed
     assert again.session is opened.session
-    assert again.held == (lock.token,)
-    assert again.kept.renewed == 1
+    assert again.kept.held == (lock.token,)
     assert (again.session.worker_class, again.session.labels, again.session.ttl_ns) == ("fast", "{}", MINUTE)
 
 
@@ -154,7 +155,7 @@ def test_registering_anew_leaves_the_earlier_leases_to_themselves(desk: Desk) ->
     again = open_session(desk)
     assert not again.is_resumed
     assert again.session.id > lock.token > opened.session.id
-    assert again.kept.renewed == 0
+    assert not again.kept.held
     assert desk.error(KeepSession(worker="w1", id=opened.session.id)) == "SESSION_LOST"
     assert desk.machine.counts().sessions == 1
 
@@ -319,7 +320,7 @@ def test_what_had_ended_is_not_given_back(desk: Desk) -> None:
 def test_forced_from_its_holder_it_is_not_kept(desk: Desk) -> None:
     opened = open_session(desk)
     desk.do(ForceRelease(id=desk.lock().token, reason="stuck"))
-    assert keep(desk, opened).renewed == 0
+    assert not keep(desk, opened).held
 
 
 # ---- a restart
@@ -337,7 +338,7 @@ def test_a_restart_keeps_sessions_and_what_they_keep(desk: Desk) -> None:
     )
     again = open_session(desk, session_id=opened.session.id)
     assert again.is_resumed
-    assert set(again.held) == {lock.token, units.id}
+    assert set(again.kept.held) == {lock.token, units.id}
     assert desk.machine.locks([before.token])
 
 

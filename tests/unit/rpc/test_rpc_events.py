@@ -43,7 +43,7 @@ BUNDLE = Bundle(id=8, worker="w", granted_at=1, members="[1,4]", claims="{}", he
 SESSION = Session(
     worker="w", id=8, worker_class="fast", weight_milli=1, labels="{}", opened_at=1, expires_at=2, ttl_ns=1
 )
-KEPT = outcomes.SessionKept(renewed=1, first_end=9, keepalive_ns=3)
+KEPT = outcomes.SessionKept(held=(1,), first_end=9, keepalive_ns=3)
 ESCALATION = Escalation(
     id=9,
     waiter_id=7,
