@@ -64,6 +64,11 @@ def fraction(name: str, value: float | None) -> float | None:
     return None if value is None else _number(f"{name} is a number from 0 to 1", value)
 
 
+def weight(value: float | None) -> float | None:
+    """Returns a weight, or None. Raises: TypeError."""
+    return None if value is None else _number("weight is a number", value)
+
+
 def count(name: str, value: int, *, least: int = 0, most: int = _COUNT_MAX) -> int:
     """Returns a count within `least`..`most`. Raises: TypeError; InvalidRequest."""
     number = _whole(name, value)

@@ -5,14 +5,15 @@ Three times are kept apart: how long to wait for a grant (`wait`), how long to h
 """
 
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from coordd_client import arguments, locks, reservations
+from coordd_client import arguments, locks, reservations, sessions
 from coordd_client import permits as permit_calls
 from coordd_client.binding import named_after
 from coordd_client.blocks import HeldLock, HeldPermit, HeldReservation
+from coordd_client.held_session import HeldSession, OnRevoked
 from coordd_client.messages import Call, Page
 from coordd_client.retries import Config
 from coordd_client.session import OnQueued, Session
@@ -193,6 +194,46 @@ class Client:
             self.worker, endpoint, permits=permits, priority=priority, booking_id=booking_id
         )
         return HeldPermit(self._session, terms, wait, on_queued)
+
+    def session(
+        self,
+        *,
+        worker_class: str = "",
+        weight: float | None = None,
+        labels: Mapping[str, str] | None = None,
+        ttl: float | None = None,
+        take_over: bool = False,
+        on_revoked: OnRevoked | None = None,
+    ) -> HeldSession:
+        """Returns a block during which the daemon knows that this worker is there.
+
+        One keepalive then renews all that the client's blocks hold, and the daemon tells at once what it
+        takes away: the block that held it is cancelled and raises LeaseLost; if it is taken only in a while,
+        `lock.is_preempted` and `lock.left_s` say so. While the daemon is away blocks renew themselves, and it
+        is looked for until the block ends. What is taken before the session begins renews itself throughout.
+
+        Args:
+            worker_class: one from the configuration, for its weight.
+            weight: where shares are proportional. None: as configured.
+            labels: for people who look at the daemon's sessions; at most 16.
+            ttl: seconds after the last keepalive at which the session ends. None: the daemon's default.
+            take_over: ends another process's session of this worker, if one is connected.
+            on_revoked: called with each Revoked, of this client's blocks or not.
+
+        Raises:
+            SessionTaken: when the block is entered; later it is `session.error`, and blocks renew themselves.
+            CoorddError: InvalidRequest, Unavailable, QueueFull where there are too many sessions.
+        """
+        registration = sessions.register(
+            self.worker,
+            worker_class=worker_class,
+            weight=weight,
+            labels=labels,
+            ttl=ttl,
+            take_over=take_over,
+        )
+        on_revoked = arguments.callback("on_revoked", "each Revoked", on_revoked)
+        return HeldSession(self._session, registration, on_revoked)
 
     # ---- plain calls
 

@@ -9,6 +9,7 @@
     ├── RequestEnded            the request id's grant is already over
     ├── RequestIdReused         the request id belongs to another request
     ├── BookingLapsed           the booking was not claimed in time, or was cancelled
+    ├── SessionTaken            another process has this worker's name, and a session
     ├── NotFound                no such id, pool or endpoint
     ├── InvalidRequest          malformed or unknown argument (also a ValueError)
     │   └── OutOfRange          more than can ever be granted
@@ -44,6 +45,7 @@ __all__ = [
     "Refused",
     "RequestEnded",
     "RequestIdReused",
+    "SessionTaken",
     "Superseded",
     "Unavailable",
     "WaitTimeout",
@@ -119,6 +121,10 @@ class BookingLapsed(CoorddError):
     """The booking was not claimed in time, or was cancelled."""
 
 
+class SessionTaken(CoorddError):
+    """Another process of this worker's name is connected, or has taken the session over."""
+
+
 class NotFound(CoorddError):
     """No such id, pool or endpoint."""
 
@@ -157,6 +163,8 @@ _BY_REASON: Mapping[str, type[CoorddError]] = {
     "REQUEST_ENDED": RequestEnded,
     "REQUEST_ID_REUSED": RequestIdReused,
     "BOOKING_LAPSED": BookingLapsed,
+    "SESSION_TAKEN": SessionTaken,
+    "SESSION_SUPERSEDED": SessionTaken,
 }
 _BY_CODE: Mapping[grpc.StatusCode, type[CoorddError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,

@@ -4,6 +4,7 @@ What the block says last wins. Where it says nothing, a clean end means that the
 exception that it did not (lock), or that upstream has counted the call all the same (permit).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -24,6 +25,8 @@ class Holding(Generic[T]):
         self._now = now
         self._grant: T | None = None
         self._ends_s = 0.0
+        # When it is taken, whatever it is renewed to.
+        self._taken_s = math.inf
         self._has_ended = False
 
     def __repr__(self) -> str:
@@ -42,6 +45,16 @@ class Holding(Generic[T]):
         """Seconds left, on this machine's own clock; 0 when it, or the block, has ended."""
         return 0.0 if self._has_ended else max(0.0, self._ends_s - self._now())
 
+    @property
+    def is_preempted(self) -> bool:
+        """Whether the daemon takes it away before its time: bring the work to an end within `left_s`."""
+        return self._taken_s < math.inf
+
+    @property
+    def lease_ids(self) -> tuple[int, ...]:
+        """What a session would have to keep for this to be kept: fencing tokens and ids."""
+        return ()
+
     def require_unused(self) -> None:
         """Raises: RuntimeError if something has been held before: its request id is used up."""
         if self._grant is not None:
@@ -54,7 +67,16 @@ class Holding(Generic[T]):
 
     def extend(self, left_s: float, as_of_s: float) -> None:
         """Sets the time left, as counted from `as_of_s`."""
-        self._ends_s = as_of_s + left_s
+        self._ends_s = min(as_of_s + left_s, self._taken_s)
+
+    def keep(self, left_s: float, as_of_s: float) -> None:
+        """Sets the time left likewise, unless more is known to be left already."""
+        self.extend(max(left_s, self._ends_s - as_of_s), as_of_s)
+
+    def preempt(self, within_s: float) -> None:
+        """Ends, in `within_s` seconds, whatever it is renewed to."""
+        self._taken_s = self._now() + within_s
+        self._ends_s = min(self._ends_s, self._taken_s)
 
     def end(self) -> None:
         """Ends with the block, whatever becomes of giving it back: nothing may be done under it any more."""
@@ -91,6 +113,11 @@ class LockHolding(Holding[Lock]):
         """Hand it to whatever the lock protects: a larger token is a later grant."""
         return self.grant.fencing_token
 
+    @property
+    def lease_ids(self) -> tuple[int, ...]:
+        """See Holding."""
+        return (self.fencing_token,)
+
     def succeeded(self) -> None:
         """The worker has acted, whatever else goes wrong from here on."""
         self._said = Outcome.SUCCESS
@@ -124,6 +151,11 @@ class ReservationHolding(Holding[Reservation]):
     def reservation_id(self) -> int:
         """Names the reservation; later grants have larger ids."""
         return self.grant.reservation_id
+
+    @property
+    def lease_ids(self) -> tuple[int, ...]:
+        """See Holding."""
+        return (self.reservation_id,)
 
     def unused(self, units: int) -> None:
         """So many units of a refilling pool were not used and go back. Held units go back by themselves.

@@ -8,12 +8,12 @@ item would stay locked until the lease ran out, and then count as acted upon.
 import asyncio
 import contextlib
 import warnings
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from coordd_client.errors import CoorddError, DeadlineExceeded, Refused, Unavailable
-from coordd_client.messages import Call, Terms, Wait, stream_ended
+from coordd_client.messages import Call, Method, Terms, Wait, stream_ended
 from coordd_client.retries import Backoff, Config
 from coordd_client.transport import Clock, Transport
 from coordd_client.values import Queued, RefusalReason
@@ -51,12 +51,56 @@ def warn_of(left_open: Iterable[str]) -> None:
         warnings.warn(message, ResourceWarning, stacklevel=4)
 
 
+class Kept(Protocol):
+    """What keeps one block's lease, as the worker's session sees it."""
+
+    lease_s: float
+
+    def is_in(self, session_id: int) -> bool:
+        """Whether it was taken while the session of that id was open."""
+        ...
+
+    def kept(self, held: Collection[int], as_of_s: float) -> None:
+        """The session was kept at `as_of_s`, and with it what is in `held`."""
+        ...
+
+    def revoke(self, grant_id: int, within_s: float) -> None:
+        """The daemon takes a grant in so many seconds; 0: it has."""
+        ...
+
+    def lose(self, message: str) -> None:
+        """The lease is over."""
+        ...
+
+
+class Alive(Protocol):
+    """The worker's session with the daemon, as its blocks see it."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it is there."""
+        ...
+
+    @property
+    def session_id(self) -> int:
+        """Names it; what has a higher id is kept by it."""
+        ...
+
+    def hurry(self) -> None:
+        """A lease has begun."""
+        ...
+
+
 class Session:
     """One worker's way to the daemon; what Client and its blocks share.
 
     Attributes:
         open_blocks: the blocks that hold something.
+        keepers: what keeps each of them that has a lease, in the order in which they began.
+        alive: the worker's session with the daemon, None where it has none.
     """
+
+    alive: "Alive | None" = None
 
     def __init__(self, worker: str, transport: Transport, clock: Clock, config: Config) -> None:
         self.worker = worker
@@ -65,6 +109,20 @@ class Session:
         self._transport = transport
         self._background: set[asyncio.Task[Any]] = set()
         self.open_blocks: set[object] = set()
+        self.keepers: dict[Kept, None] = {}
+
+    def keeps(self, keeper: "Kept") -> bool:
+        """Whether the worker's session keeps a lease, so that it need not renew itself."""
+        return self.alive is not None and self.alive.is_connected and keeper.is_in(self.alive.session_id)
+
+    def hurry(self) -> None:
+        """A lease has begun that the worker's session, if there is one, may have to keep more often."""
+        if self.alive is not None:
+            self.alive.hurry()
+
+    def converse(self, method: Method[Any, Any], requests: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+        """Makes one try at a stream both ways."""
+        return self._transport.converse(method, requests)
 
     async def call(self, call: Call[T]) -> T:
         """Makes a call within `call_timeout_s`, retries included."""

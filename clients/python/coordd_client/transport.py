@@ -5,7 +5,7 @@ A transport raises CoorddError only. `coordd_client.testing` has one that needs 
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Protocol
 
 import grpc
@@ -40,6 +40,12 @@ class Transport(Protocol):
         self, method: Method[RequestT, ReplyT], request: RequestT, timeout_s: float
     ) -> AsyncGenerator[ReplyT, None]:
         """Makes one try at a wait; closing the generator cancels it. Raises: CoorddError."""
+        ...
+
+    def converse(
+        self, method: Method[RequestT, ReplyT], requests: AsyncIterator[RequestT]
+    ) -> AsyncGenerator[ReplyT, None]:
+        """Makes one try at a stream both ways; closing the generator cancels it. Raises: CoorddError."""
         ...
 
     async def close(self) -> None:
@@ -93,6 +99,19 @@ class GrpcTransport:
     ) -> AsyncGenerator[ReplyT, None]:
         """See Transport."""
         call = self._open().unary_stream(method.path, **codecs(method))(request, timeout=timeout_s)
+        try:
+            async for message in call:
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise_for(error)
+        finally:
+            call.cancel()
+
+    async def converse(
+        self, method: Method[RequestT, ReplyT], requests: AsyncIterator[RequestT]
+    ) -> AsyncGenerator[ReplyT, None]:
+        """See Transport."""
+        call = self._open().stream_stream(method.path, **codecs(method))(requests)
         try:
             async for message in call:
                 yield message
