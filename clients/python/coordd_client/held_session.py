@@ -156,6 +156,7 @@ class HeldSession:
                 if is_late or self._is_final(error):
                     return self._fail(error)
             except BaseException as error:
+                self._is_connected = False
                 if not opened.done():
                     opened.set_exception(error)
                 raise
@@ -281,7 +282,7 @@ class HeldSession:
 
 
 class _Requests:
-    """What is still to be sent, for a stream to read; not a generator, which its reader would have to close."""
+    """What is still to be sent. Not a generator: its reader would have to close it."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[pb.ConnectRequest] = asyncio.Queue()

@@ -1,10 +1,10 @@
 """Keeps a lease alive while a block works under it, and stops the work before the lease can have ended.
 
 Rules: a lease is renewed at a third of its length, a little earlier by chance, and never after the block has
-ended. Where a session keeps it there is nothing to renew: it is only when half of its length has passed without
-a word that it is renewed all the same. Whether work may go on is judged on one's own monotonic clock, with a margin, and needs no word from
-the daemon. A lost lease cancels the block's task as asyncio.timeout does, so that a cancellation from outside
-stays one.
+ended. Where the worker's session keeps it there is nothing to renew; only when half of its length has passed
+without a word it renews itself all the same. Whether work may go on is judged on one's own monotonic clock,
+with a margin, and needs no word from the daemon. A lost lease cancels the block's task as asyncio.timeout
+does, so that a cancellation from outside stays one.
 """
 
 import asyncio
@@ -86,7 +86,7 @@ class Keeper(Generic[T]):
         return bool(ids) and min(ids) > session_id
 
     def kept(self, held: Collection[int], as_of_s: float) -> None:
-        """The session was kept at `as_of_s`, and with it what is in `held`: perhaps this, perhaps no longer."""
+        """The session was kept at `as_of_s`, and with it what is in `held`: this too, or no longer."""
         if all(lease_id in held for lease_id in self._holding.lease_ids):
             self._was_kept = True
             self._holding.keep(self.lease_s, as_of_s)

@@ -34,7 +34,7 @@ def register(
     return pb.Register(
         worker=worker,
         worker_class=arguments.text("worker_class", worker_class),
-        weight=arguments.weight(weight),
+        weight=arguments.weight(weight) or 0.0,
         labels=dict(arguments.pairs("labels", labels or {})),
         ttl=optional_duration("ttl", ttl),
         take_over=take_over,

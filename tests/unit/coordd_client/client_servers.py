@@ -10,12 +10,12 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from coordd.v1 import engagement_pb2, rate_limit_pb2, reservation_pb2
+from coordd.v1 import engagement_pb2, rate_limit_pb2, reservation_pb2, session_pb2
 from coordd_client import Config
 
 METHODS: dict[str, MethodDescriptor] = {
     method.name: method
-    for file in (engagement_pb2, rate_limit_pb2, reservation_pb2)
+    for file in (engagement_pb2, rate_limit_pb2, reservation_pb2, session_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
@@ -72,6 +72,8 @@ class _Handlers(grpc.GenericRpcHandler):
             "request_deserializer": message_factory.GetMessageClass(method.input_type).FromString,
             "response_serializer": message_factory.GetMessageClass(method.output_type).SerializeToString,
         }
+        if method.client_streaming:
+            return grpc.stream_stream_rpc_method_handler(self._stream(name), **codecs)
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(self._stream(name), **codecs)
         return grpc.unary_unary_rpc_method_handler(self._call(name), **codecs)

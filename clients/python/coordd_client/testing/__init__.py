@@ -12,10 +12,11 @@ depends on its configuration: any kind of lock goes, items do not rest and nothi
 so, waits do not age, and every unit of a pool is held until it is given back.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
-from coordd.v1 import engagement_pb2
+from coordd.v1 import engagement_pb2, session_pb2
 from coordd_client.client import Client
 from coordd_client.errors import NotFound, Unavailable
 from coordd_client.locks import read_engagement, read_lock
@@ -27,6 +28,7 @@ from coordd_client.testing._grants import Book, Shared
 from coordd_client.testing._locks import Locks
 from coordd_client.testing._permits import Permits
 from coordd_client.testing._reservations import Reservations
+from coordd_client.testing._sessions import Sessions
 from coordd_client.testing._timeline import Timeline
 from coordd_client.testing._waits import Waits
 from coordd_client.values import Engagement, Lock, Reservation
@@ -67,6 +69,7 @@ class InMemoryDaemon:
         self._reservations = Reservations(shared, pools or {})
         self._permits = Permits(shared, limits or {}, use_within_s, claim_window_s)
         self._books: tuple[Book, ...] = (self._locks, self._reservations, self._permits)
+        self._sessions = Sessions(shared, self._locks, self._reservations)
         self._is_up = True
 
     # ---- for tests
@@ -83,6 +86,7 @@ class InMemoryDaemon:
         """Goes away as in a crash: every call fails with Unavailable until `start`. It forgets nothing."""
         self._is_up = False
         self._waits.break_off(_unavailable())
+        self._sessions.break_off(_unavailable())
 
     def start(self) -> None:
         """Comes back; what ran out meanwhile is over."""
@@ -91,10 +95,11 @@ class InMemoryDaemon:
 
     def force_release(self, grant_id: int) -> None:
         """Takes a lock or a reservation from its holder, by fencing token or id. Raises: NotFound."""
-        if grant_id in self._locks.live:
-            self._locks.end(grant_id, engagement_pb2.OUTCOME_UNKNOWN)
-        elif self._reservations.live.pop(grant_id, None) is None:
-            raise NotFound("nobody holds it", reason="UNKNOWN_ID", metadata={"id": str(grant_id)})
+        with self._sessions.telling(session_pb2.REVOCATION_REASON_FORCED):
+            if grant_id in self._locks.live:
+                self._locks.end(grant_id, engagement_pb2.OUTCOME_UNKNOWN)
+            elif self._reservations.live.pop(grant_id, None) is None:
+                raise NotFound("nobody holds it", reason="UNKNOWN_ID", metadata={"id": str(grant_id)})
         self._waits.serve()
 
     @property
@@ -111,6 +116,11 @@ class InMemoryDaemon:
     def reservations(self) -> tuple[Reservation, ...]:
         """The live reservations, oldest first."""
         return tuple(read_reservation(self._reservations.view(each)) for each in self._reservations.live)
+
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        """The workers whose sessions are open, by name."""
+        return self._sessions.workers
 
     # ---- as the client's clock and transport
 
@@ -145,6 +155,17 @@ class InMemoryDaemon:
         async for message in self._waits.follow(book.claims[method.path](request), request, reply):
             yield message
 
+    async def converse(
+        self, method: Method[RequestT, ReplyT], requests: AsyncIterator[RequestT]
+    ) -> AsyncGenerator[ReplyT, None]:
+        """See Transport."""
+        self._require_up()
+        asked: Any = requests
+        async with aclosing(self._sessions.converse(asked)) as messages:
+            async for message in messages:
+                said: Any = message
+                yield said
+
     async def close(self) -> None:
         """See Transport. One client's end is not the daemon's."""
 
@@ -155,8 +176,10 @@ class InMemoryDaemon:
     def _on_due(self) -> None:
         if not self._is_up:
             return
-        for book in self._books:
-            book.expire()
+        with self._sessions.telling(session_pb2.REVOCATION_REASON_EXPIRED):
+            for book in self._books:
+                book.expire()
+        self._sessions.expire()
         self._waits.serve()
 
 
