@@ -22,6 +22,8 @@ from coordd.v1 import (
     rate_limit_pb2_grpc,
     reservation_pb2,
     reservation_pb2_grpc,
+    session_pb2,
+    session_pb2_grpc,
 )
 
 BIN = Path(sys.executable).parent
@@ -73,6 +75,7 @@ class Api:
         self.engagement: Any = engagement_pb2_grpc.EngagementServiceStub(channel)
         self.reservation: Any = reservation_pb2_grpc.ReservationServiceStub(channel)
         self.rate_limit: Any = rate_limit_pb2_grpc.RateLimitServiceStub(channel)
+        self.session: Any = session_pb2_grpc.SessionServiceStub(channel)
         self.admin: Any = admin_pb2_grpc.AdminServiceStub(channel)
 
     async def lock(self, worker: str = "w1", item: str = "i", kind: str = "analysis", **more: Any) -> Any:
@@ -107,6 +110,15 @@ class Api:
         response = await self.rate_limit.CanMakeRequest(request)
         assert response.HasField("granted"), response
         return response.granted
+
+    async def connect(self, worker: str = "w1", **more: Any) -> tuple[Any, Any]:
+        """Register a worker; return the stream and the answer."""
+        stream = self.session.Connect(timeout=DEADLINE_S)
+        register = session_pb2.Register(worker=worker, **more)
+        await stream.write(session_pb2.ConnectRequest(register=register))
+        answer = await stream.read()
+        assert answer.HasField("registered"), answer
+        return stream, answer.registered
 
     async def book(self, endpoint: str = "post", worker: str = "w1", **more: Any) -> Any:
         """Book a call."""

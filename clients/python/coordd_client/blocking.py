@@ -1,8 +1,8 @@
 """The client for scripts that have no event loop: the same calls, values and errors, and `with` blocks.
 
 What it leaves out: nothing runs beside your code, so a lock or reservation does not renew itself and is not
-cancelled when it is lost, and there are no sessions, which would have to be kept. Take a `ttl` that covers the
-work, or `renew()` between steps and look at `left_s`.
+cancelled when it is lost, and there are no sessions, which would have to be kept. Take a `ttl` that covers
+the work, or `renew()` between steps and look at `left_s`.
 """
 
 import functools

@@ -300,7 +300,7 @@ def test_every_rpc_is_used_somewhere():
     by_blocks = {
         "RequestLock", "AwaitLock", "RenewLock", "ReleaseLock",
         "ReserveResource", "AwaitReservation", "RenewReservation", "ReleaseResource",
-        "CanMakeRequest", "AwaitPermit", "RecordUsage",
+        "CanMakeRequest", "AwaitPermit", "RecordUsage", "Connect",
     }  # fmt: skip
     here = {rpc for _, _, _, rpc, *_ in _CASES}
     here |= {"ScheduleRequest", "ReserveApiQuota", "ListLocks", "ListReservations"}
