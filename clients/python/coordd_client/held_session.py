@@ -18,9 +18,10 @@ from coordd.v1 import session_pb2 as pb
 from coordd_client import sessions
 from coordd_client.errors import CoorddError, InvalidRequest, SessionTaken, Unavailable
 from coordd_client.messages import seconds, stream_ended
+from coordd_client.permits import read_gate
 from coordd_client.retries import Backoff
 from coordd_client.session import Kept, Session
-from coordd_client.values import GateChanged, GateState, Revoked, SessionEvent
+from coordd_client.values import Gate, GateChanged, GateState, Revoked, SessionEvent
 
 OnRevoked = Callable[[Revoked], None]
 
@@ -52,7 +53,7 @@ class HeldSession:
         self._opened: asyncio.Future[None] | None = None
         self._running: asyncio.Task[None] | None = None
         self._error: CoorddError | None = None
-        self._gates: dict[str, GateChanged] = {}
+        self._gates: dict[str, Gate] = {}
         self._readers: list[_Events] = []
 
     def __repr__(self) -> str:
@@ -75,7 +76,7 @@ class HeldSession:
         return self._weight
 
     @property
-    def gates(self) -> dict[str, GateChanged]:
+    def gates(self) -> dict[str, Gate]:
         """The gates that are not open, by endpoint, as last told."""
         return dict(self._gates)
 
@@ -242,7 +243,7 @@ class HeldSession:
         self._session_id = registered.session_id
         self._weight = registered.weight
         self._is_connected = True
-        self._gates = {gate.endpoint: sessions.gate_changed(gate) for gate in registered.gates}
+        self._gates = {change.endpoint: read_gate(change.gate) for change in registered.gates}
         self._kept(registered.held, seconds(registered.keepalive_every))
         if self._opened is not None and not self._opened.done():
             self._opened.set_result(None)
@@ -268,8 +269,8 @@ class HeldSession:
             self._revoked(event)
         elif isinstance(event, GateChanged):
             self._gates.pop(event.endpoint, None)
-            if event.state is not GateState.OPEN:
-                self._gates[event.endpoint] = event
+            if event.gate.state is not GateState.OPEN:
+                self._gates[event.endpoint] = event.gate
         for reader in self._readers:
             reader.put(event)
 

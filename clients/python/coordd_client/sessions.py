@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from coordd.v1 import session_pb2 as pb
 from coordd_client import arguments
 from coordd_client.messages import Method, optional_duration, optional_seconds, seconds
+from coordd_client.permits import read_gate
 from coordd_client.values import (
     CapacityChanged,
     GateChanged,
-    GateState,
     LeasesExpiring,
     RevocationReason,
     Revoked,
@@ -85,8 +85,4 @@ def _expiring(message: pb.ExpiryWarning) -> LeasesExpiring:
 
 def gate_changed(message: pb.GateChange) -> GateChanged:
     """Reads an endpoint's gate."""
-    return GateChanged(
-        endpoint=message.endpoint,
-        state=GateState(message.gate.state),
-        opens_in_s=optional_seconds(message.gate, "opens_in"),
-    )
+    return GateChanged(endpoint=message.endpoint, gate=read_gate(message.gate))

@@ -87,15 +87,6 @@ class RefusalReason(_WireEnum):
     SESSION_CLOSED = 15
 
 
-class GateState(_WireEnum):
-    """Whether calls of an endpoint may be made; PROBING: one call finds out."""
-
-    UNSPECIFIED = 0
-    OPEN = 1
-    CLOSED = 2
-    PROBING = 3
-
-
 class RevocationReason(_WireEnum):
     """Why a lease is lost: a conflict was decided against it, an operator took it, or it ran out."""
 
@@ -103,68 +94,6 @@ class RevocationReason(_WireEnum):
     PREEMPTED = 1
     FORCED = 2
     EXPIRED = 3
-
-
-# ---- what a session is told
-
-
-@dataclass(frozen=True, slots=True)
-class Revoked:
-    """A lease is lost. Its block, if it is one of this client's, is cancelled in time.
-
-    Attributes:
-        grant_id: its fencing token or id.
-        name: the item, `type/resource_id` or pool.
-        reason: why.
-        within_s: seconds until it is taken, in which to bring the work to an end; 0: it is.
-    """
-
-    grant_id: int
-    name: str
-    reason: RevocationReason
-    within_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class LeasesExpiring:
-    """The daemon misses two keepalives in a row.
-
-    Attributes:
-        grant_ids: what ends before the session does, soonest first, at most 100.
-        expires_in_s: seconds left of the first; None: there is none.
-        session_expires_in_s: seconds left of the session.
-    """
-
-    grant_ids: tuple[int, ...]
-    expires_in_s: float | None
-    session_expires_in_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class GateChanged:
-    """An endpoint's gate, as it is now.
-
-    Attributes:
-        endpoint: whose calls it lets through or not.
-        state: open, closed or probing.
-        opens_in_s: seconds until the next call may be made; None when open.
-    """
-
-    endpoint: str
-    state: GateState
-    opens_in_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class CapacityChanged:
-    """A pool's capacity has changed, in units."""
-
-    pool: str
-    before: int
-    after: int
-
-
-SessionEvent = Revoked | LeasesExpiring | GateChanged | CapacityChanged
 
 
 # ---- refusals and waits
@@ -364,6 +293,7 @@ class WorkerAllocation:
 class GateState(_WireEnum):
     """Whether an endpoint may be called at all."""
 
+    UNSPECIFIED = 0
     OPEN = 1
     CLOSED = 2
     PROBING = 3
@@ -419,3 +349,58 @@ class SystemStatus:
 
     health: Health
     endpoints: tuple[EndpointStatus, ...]
+
+
+# ---- what a session is told
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """A lease is lost. Its block, if it is one of this client's, is cancelled in time.
+
+    Attributes:
+        grant_id: its fencing token or id.
+        name: the item, `type/resource_id` or pool.
+        reason: why.
+        within_s: seconds until it is taken, in which to bring the work to an end; 0: it is.
+    """
+
+    grant_id: int
+    name: str
+    reason: RevocationReason
+    within_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesExpiring:
+    """The daemon misses two keepalives in a row.
+
+    Attributes:
+        grant_ids: what ends before the session does, soonest first, at most 100.
+        expires_in_s: seconds left of the first; None: there is none.
+        session_expires_in_s: seconds left of the session.
+    """
+
+    grant_ids: tuple[int, ...]
+    expires_in_s: float | None
+    session_expires_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class GateChanged:
+    """An endpoint's gate, as it is now."""
+
+    endpoint: str
+    gate: Gate
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityChanged:
+    """A pool's capacity has changed, in units."""
+
+    pool: str
+    before: int
+    after: int
+
+
+SessionEvent = Revoked | LeasesExpiring | GateChanged | CapacityChanged
