@@ -80,8 +80,8 @@ class Component(Protocol, Generic[CommandT_contra]):
         """Return every queue the command may have to wait in."""
         ...
 
-    def units(self, command: CommandT_contra) -> int:
-        """Return how much of its queue's resource the command wants."""
+    def units(self, command: CommandT_contra, key: QueueKey) -> int:
+        """Return how much the command wants of `key`, one of its `keys`."""
         ...
 
     def estimate(self, command: CommandT_contra, rank: Rank, blocked: Blocked, now: int) -> int | None:

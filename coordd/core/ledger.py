@@ -16,6 +16,7 @@ from coordd.core.queues import QueueKey
 from coordd.core.recall import Recall
 from coordd.core.records import (
     Booking,
+    Bundle,
     EndedRequest,
     HoldTime,
     Lock,
@@ -26,7 +27,7 @@ from coordd.core.records import (
 )
 from coordd.core.rules import Rules
 
-Live = Lock | Reservation | Permit | Booking
+Live = Lock | Reservation | Permit | Booking | Bundle
 # Each start's ids begin above every id that any earlier start can have given, even one whose last commits, or
 # whose whole file, were lost: at the start's second x 2**20. That stays below 2**53 (exact in JSON) until the
 # year 2242.
@@ -48,7 +49,9 @@ class Ledger:
         "hold_times",
         "last_id",
         "live",
+        "members",
         "notices",
+        "parted",
         "requests",
         "sessions",
     )
@@ -60,6 +63,9 @@ class Ledger:
         self.deadlines = Deadlines()
         self.last_id = 0
         self.live: dict[int, Live] = {}
+        # Members of bundles by id, each with its bundle; and those that have ended since bundles were told.
+        self.members: dict[int, Bundle] = {}
+        self.parted: list[int] = []
         # (worker, request id) -> what it was given: a grant, a booking, a waiter, or the memory that it is
         # over.
         self.requests: dict[tuple[str, str], object] = {}
@@ -104,6 +110,11 @@ class Ledger:
     def forget_waiting(self, worker: str, request_id: str) -> None:
         """Forget a request id that was never granted: it may be used again."""
         self.requests.pop((worker, request_id), None)
+
+    def part(self, id: int) -> None:
+        """Note that `id` has ended, if it is a bundle's. Call only where there are `members`."""
+        if id in self.members:
+            self.parted.append(id)
 
     def observe_hold(self, subject: str, held_ns: int) -> None:
         """Take one lease's length into the mean for `subject`."""

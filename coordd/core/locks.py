@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from coordd.core.claims import Blocked
 from coordd.core.commands import ReleaseLock, RenewLock, RequestLock
+from coordd.core.engagements import Engagements
 from coordd.core.errors import InvalidArgument
 from coordd.core.holders import Holders
 from coordd.core.ledger import Ledger, lease_lost, not_holder
@@ -52,6 +53,7 @@ class Locks:
         "_released_recall",
         "_request_memory_ns",
         "_rests",
+        "engaged",
     )
 
     def __init__(self, rules: Rules, ledger: Ledger, queues: Queues) -> None:
@@ -71,6 +73,7 @@ class Locks:
             for name, kind in rules.kinds.items()
             if kind.min_interval_ns
         }
+        self.engaged = Engagements(rules.engagement_memory_ns, ledger.deadlines)
         # Ended locks by token, so that a release sent twice is answered twice.
         self._released: dict[int, Engagement] = {}
         self._released_recall: Recall[Engagement] = Recall(
@@ -106,7 +109,7 @@ class Locks:
         rest = self._rests.get(scope)
         if rest is not None:
             return Blocked(reason=Reason.LOCK_DELAY, subject=item, key=_key(scope), retry_at=rest.until)
-        if self._queues.units and self._queues.is_ahead(_key(scope), rank, now):
+        if self._queues.units and self._queues.is_claimed(_key(scope), rank, now):
             return Blocked(reason=Reason.QUEUED_AHEAD, subject=item, key=_key(scope))
         return None
 
@@ -144,7 +147,7 @@ class Locks:
         """See `Component.keys`."""
         return (_key(self._scope(command.item, command.kind)),)
 
-    def units(self, command: RequestLock) -> int:
+    def units(self, command: RequestLock, key: QueueKey) -> int:
         """See `Component.units`."""
         return 1
 
@@ -197,6 +200,13 @@ class Locks:
         if lock is None:
             return self._release_again(command, now)
         return LockReleased(engagement=self._end(lock, command.outcome, EndedBy.RELEASE, now))
+
+    def released(self, token: int, worker: str, now: int) -> Engagement | None:
+        """Return how the lock `token` was released by `worker`, while that is remembered."""
+        engagement = self._released.get(token)
+        if engagement is None or engagement.ended_by != EndedBy.RELEASE or engagement.worker != worker:
+            return None
+        return engagement if engagement.at + self._request_memory_ns > now else None
 
     def expire(self, lock: Lock, now: int) -> bool:
         """End a lock whose lease has run out, or postpone if it was renewed; say whether it has ended."""
@@ -259,7 +269,8 @@ class Locks:
 
     def engagements(self) -> list[Engagement]:
         """Return the part of the history that is in memory."""
-        return list({**{recent.token: recent for recent in self._recent.values()}, **self._released}.values())
+        remembered = {recent.token: recent for recent in (*self.engaged, *self._recent.values())}
+        return list({**remembered, **self._released}.values())
 
     def rests(self) -> list[tuple[str, int]]:
         """Return the items that rest, and until when."""
@@ -318,6 +329,8 @@ class Locks:
         del ledger.live[lock.token]
         if ledger.sessions:
             ledger.end_lease(lock.token, lock)
+        if ledger.members:
+            ledger.part(lock.token)
         ledger.deadlines.cancel(lock)
         self._changed[lock.token] = None
         if self._queues.units:
@@ -326,6 +339,7 @@ class Locks:
     def _remember(self, engagement: Engagement) -> None:
         self._released[engagement.token] = engagement
         self._released_recall.remember(engagement, engagement.at)
+        self.engaged.remember(engagement)
         recall = self._recent_by_kind.get(engagement.kind)
         if recall is not None and engagement.outcome != Outcome.FAILURE:
             self._recent[(engagement.item, engagement.kind)] = engagement

@@ -10,11 +10,12 @@ Must not know: clocks, randomness, files, the network, the event loop, log or wi
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import groupby
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
 
+from coordd.core.bundles import Bundles
 from coordd.core.commands import (
     AcquireBundle,
     CancelSchedule,
@@ -38,6 +39,7 @@ from coordd.core.commands import (
     UpdateLimit,
     UpdatePool,
 )
+from coordd.core.earmarks import Patience
 from coordd.core.errors import NotFound
 from coordd.core.forecasts import Forecasts
 from coordd.core.ledger import Ledger
@@ -45,6 +47,7 @@ from coordd.core.limits import DUE_PER_TICK_MAX
 from coordd.core.locks import Locks, Rest, unknown_kind
 from coordd.core.outcomes import (
     Booked,
+    BundleEnded,
     Expired,
     Forced,
     GrantReturned,
@@ -58,6 +61,7 @@ from coordd.core.rate_limits import Limit, RateLimits
 from coordd.core.recall import Recall
 from coordd.core.records import (
     Booking,
+    Bundle,
     Cell,
     EndedRequest,
     Engagement,
@@ -133,12 +137,15 @@ class Machine:
         self._reservations = Reservations(rules, self._ledger, self._queues)
         self._rate_limits = RateLimits(rules, self._ledger, self._queues)
         self._overrides = Overrides(self._rate_limits, self._reservations, self._ledger)
+        self._bundles = Bundles(rules, self._ledger, self._locks, self._reservations, self._rate_limits)
         components: dict[type, Any] = {
             RequestLock: self._locks,
             ReserveResource: self._reservations,
             TakePermit: self._rate_limits,
+            AcquireBundle: self._bundles,
         }
-        self._waits = Waits(rules, self._ledger, self._queues, components, {TakePermit: self._rate_limits})
+        observers: dict[type, Any] = {TakePermit: self._rate_limits, AcquireBundle: self._bundles}
+        self._waits = Waits(rules, self._ledger, self._queues, components, observers)
         self._sessions = Sessions(rules, self._ledger, self._locks, self._reservations, self._waits)
         self._handlers: dict[type, Callable[[Any, int], Outcome]] = {
             RequestLock: self._waits.request,
@@ -159,6 +166,9 @@ class Machine:
             OpenSession: self._open_session,
             KeepSession: self._sessions.keep,
             CloseSession: self._sessions.close,
+            AcquireBundle: self._waits.request,
+            RenewBundle: self._bundles.renew,
+            ReleaseBundle: self._bundles.release,
         }
         self._due: dict[type, Callable[[Any, int], None]] = {
             Lock: self._expire_lock,
@@ -170,17 +180,20 @@ class Machine:
             Recall: lambda recall, now: recall.sweep(now),
             Waiter: self._waits.due,
             Session: self._sessions.due,
+            Patience: self._waits.earmarks.run_out,
             Wake: lambda wake, now: self._waits.serve(wake.key, now),
         }
         self._force: dict[type, Callable[[Any, int], None]] = {
             Lock: self._locks.force,
             Reservation: self._reservations.force,
             Booking: self._rate_limits.lapse,
+            Bundle: self._bundles.force,
         }
         self._undo: dict[type, Callable[[Any, int], None]] = {
             Lock: self._locks.undo,
             Reservation: self._reservations.undo,
             Permit: self._rate_limits.undo,
+            Bundle: self._bundles.undo,
         }
         # The last instant seen; views of the windows are as of it.
         self._now = 0
@@ -194,6 +207,9 @@ class Machine:
         """
         self._now = now
         outcome = self._handlers[command.__class__](command, now)
+        if self._ledger.parted:
+            ended = self._bundles.part(now, is_given_back=command.__class__ in _GIVING_BACK)
+            self._ledger.notices.extend(BundleEnded(bundle=bundle) for bundle in ended)
         if self._ledger.freed:
             self._serve_freed(now)
         return outcome
@@ -206,6 +222,9 @@ class Machine:
             if target is None:
                 break
             self._due[target.__class__](target, now)
+            if self._ledger.parted:
+                ended = self._bundles.part(now, is_given_back=False)
+                self._ledger.notices.extend(Expired(grant=bundle) for bundle in ended)
             self._serve_freed(now)
 
     def next_deadline(self) -> int | None:
@@ -246,7 +265,7 @@ class Machine:
     def history_ns(self) -> int:
         """How much of the history decisions need."""
         needed = [max(kind.min_interval_ns, kind.lock_delay_ns) for kind in self.rules.kinds.values()]
-        return max([self.rules.request_memory_ns, *needed])
+        return max([self.rules.request_memory_ns, self.rules.engagement_memory_ns, *needed])
 
     def recover(self, tables: Mapping[Table, Sequence[Row]], last_id: int, now: int) -> None:
         """Take everything live in as it was stored, into a new machine.
@@ -284,6 +303,8 @@ class Machine:
             Table.GATES: lambda row: self._rate_limits.load_gate(Gate(*row)),
             Table.BOOKINGS: self._load_booking,
             Table.FORECASTS: lambda row: self._rate_limits.load_forecast(Forecast(*row)),
+            # Their members are there by now.
+            Table.BUNDLES: self._load_bundle,
             Table.WAITERS: lambda row: self._waits.load(WaiterRow(*row), now),
         }
 
@@ -335,6 +356,11 @@ class Machine:
             self._bind_request(booking.worker, booking.request_id, booking)
         else:
             self._ledger.changes.of[Table.BOOKINGS][booking.id] = None
+
+    def _load_bundle(self, row: Row) -> None:
+        bundle = Bundle(*row)  # type: ignore[arg-type]
+        if self._bundles.load(bundle):
+            self._bind_request(bundle.worker, bundle.request_id, bundle)
 
     def _bind_request(self, worker: str, request_id: str, grant: object) -> None:
         if request_id:
@@ -402,7 +428,8 @@ class Machine:
             locks=locks,
             reservations=reservations,
             permits=permits,
-            bookings=len(live) - locks - reservations - permits,
+            bookings=len(live) - locks - reservations - permits - self._bundles.count,
+            bundles=self._bundles.count,
             waiters=len(self._waits.waiters),
             waiters_away=self._waits.away,
             sessions=len(self._ledger.sessions),
@@ -481,7 +508,7 @@ class Machine:
 
     def _return_grant(self, command: ReturnGrant, now: int) -> GrantReturned:
         grant = self._ledger.live.get(command.id)
-        if not isinstance(grant, Lock | Reservation | Permit):
+        if not isinstance(grant, Lock | Reservation | Permit | Bundle):
             return GrantReturned(grant=None)
         self._undo[grant.__class__](grant, now)
         self._ledger.forget_waiting(grant.worker, grant.request_id)
@@ -493,7 +520,7 @@ class Machine:
         grant = self._ledger.live.get(command.id)
         if grant is None or isinstance(grant, Permit):
             raise NotFound(
-                "UNKNOWN_ID", f"No lock, reservation or booking {command.id} is live.", id=command.id
+                "UNKNOWN_ID", f"No lock, reservation, booking or bundle {command.id} is live.", id=command.id
             )
         self._force[grant.__class__](grant, now)
         return Forced(grant=grant)
@@ -519,4 +546,7 @@ _LIVE_TABLES: dict[Table, type] = {
     Table.RESERVATIONS: Reservation,
     Table.PERMITS: Permit,
     Table.BOOKINGS: Booking,
+    Table.BUNDLES: Bundle,
 }
+# By these a holder ends what it holds singly.
+_GIVING_BACK: Final = frozenset({ReleaseLock, ReleaseResource, RecordUsage})

@@ -185,7 +185,7 @@ class GrantReturned(Struct, frozen=True, kw_only=True):
 class Forced(Struct, frozen=True, kw_only=True):
     """The operator has taken it."""
 
-    grant: Lock | Reservation | Booking
+    grant: Lock | Reservation | Booking | Bundle
 
 
 class Updated(Struct, frozen=True, kw_only=True, gc=False):
@@ -231,9 +231,15 @@ class WaitRefused(Struct, frozen=True, kw_only=True):
 
 
 class Expired(Struct, frozen=True, kw_only=True):
-    """A lease, a permit's time or a booking's claim window ran out."""
+    """A lease, a permit's time or a booking's claim window ran out; or the last of a bundle's members did."""
 
-    grant: Lock | Reservation | Permit | Booking
+    grant: Lock | Reservation | Permit | Booking | Bundle
+
+
+class BundleEnded(Struct, frozen=True, kw_only=True):
+    """The last of a bundle's members was released or taken singly, and the bundle ended with it."""
+
+    bundle: Bundle
 
 
 class Preempted(Struct, frozen=True, kw_only=True):
@@ -309,6 +315,7 @@ Notice = (
     WaitGranted
     | WaitRefused
     | Expired
+    | BundleEnded
     | Preempted
     | EscalationChanged
     | GateChanged

@@ -3,12 +3,13 @@
 Owns: one ordered queue for each thing that blocks somebody. A waiter's rank is (static key, id), smaller
 first, fixed when it began to wait; so order never changes while waiting, and a sorted list gives head,
 removal and *position* in O(log n). Where classes or workers share, an `Order` of its own says who is first.
+And what is set aside for those who wait elsewhere: whoever has a later rank must leave it.
 Must not know: what is waited for, or whether it can be had.
 """
 
 from typing import Protocol
 
-from sortedcontainers import SortedList
+from sortedcontainers import SortedDict, SortedList
 
 # (static key, id, class, worker): the first two decide, since ids differ; the others say who it is, for
 # orders.
@@ -44,10 +45,11 @@ class Order(Protocol):
 class Queues:
     """The queues by key. `units[key]` is what its waiters want in all. An empty queue does not exist.
 
-    `orders`: of the keys that have one; it knows the same waiters.
+    `orders`: of the keys that have one; it knows the same waiters. `aside`: units set aside for those who
+    wait elsewhere; mostly empty.
     """
 
-    __slots__ = ("_ranks", "_several", "orders", "units")
+    __slots__ = ("_ranks", "_several", "aside", "orders", "units")
 
     def __init__(self) -> None:
         self._ranks: dict[QueueKey, SortedList[Rank]] = {}
@@ -55,6 +57,7 @@ class Queues:
         # How much more than one unit those want who don't want just one: mostly nobody.
         self._several: dict[QueueKey, dict[Rank, int]] = {}
         self.units: dict[QueueKey, int] = {}
+        self.aside: dict[QueueKey, SortedDict[Rank, int]] = {}
 
     def __contains__(self, key: QueueKey) -> bool:
         """Whether anybody waits for `key`."""
@@ -104,6 +107,33 @@ class Queues:
             return False
         return bool(self.orders[key].classes_ahead(rank, now)) if key in self.orders else ranks[0] < rank
 
+    def is_claimed(self, key: QueueKey, rank: Rank, now: int) -> bool:
+        """Whether anybody before `rank` waits for `key`, which is exclusive, or has it set aside."""
+        aside = self.aside.get(key)
+        return (aside is not None and aside.peekitem(0)[0] < rank) or self.is_ahead(key, rank, now)
+
+    def set_aside(self, key: QueueKey, rank: Rank, units: int) -> None:
+        """Keep `units` of `key` from everybody after `rank`, who waits elsewhere."""
+        self.aside.setdefault(key, SortedDict())[rank] = units
+
+    def free(self, key: QueueKey, rank: Rank) -> None:
+        """Keep nothing for `rank` any longer, if anything was."""
+        aside = self.aside.get(key)
+        if aside is not None:
+            aside.pop(rank, None)
+            if not aside:
+                del self.aside[key]
+
+    def units_aside(self, key: QueueKey, rank: Rank) -> int:
+        """Return the units that `rank` must leave to those before it who wait elsewhere.
+
+        Cost: O(those).
+        """
+        aside = self.aside.get(key)
+        if aside is None:
+            return 0
+        return sum(aside[other] for other in aside.irange(maximum=rank, inclusive=(True, False)))
+
     def classes_ahead(self, key: QueueKey, rank: Rank, now: int) -> list[int]:
         """Return the classes of those who go before `rank`. `key` has an order."""
         return self.orders[key].classes_ahead(rank, now)
@@ -121,20 +151,22 @@ class Queues:
     def units_ahead(self, key: QueueKey, rank: Rank, now: int) -> int:
         """Return the units wanted by those before `rank`; where workers share, an estimate: the mean of each.
 
-        Cost: O(log n), and O(1) for each who wants several.
+        Cost: O(log n), and O(1) for each who wants several, or has some set aside.
         """
         if key in self.orders and key in self._ranks:
             before = self.orders[key].before(rank, now)
-            return -(-before * self.units[key] // len(self._ranks[key]))
+            return -(-before * self.units[key] // len(self._ranks[key])) + self.units_aside(key, rank)
         return self.units_before(key, rank)
 
     def units_before(self, key: QueueKey, rank: Rank) -> int:
         """Return the units wanted by those of smaller rank, whoever is served first.
 
-        Cost: O(log n), and O(1) for each who wants several.
+        Cost: O(log n), and O(1) for each who wants several, or has some set aside.
         """
+        aside = self.units_aside(key, rank)
         ranks = self._ranks.get(key)
         if ranks is None:
-            return 0
+            return aside
         several = self._several.get(key, {})
-        return ranks.bisect_left(rank) + sum(more for other, more in several.items() if other < rank)
+        more = sum(more for other, more in several.items() if other < rank)
+        return ranks.bisect_left(rank) + more + aside

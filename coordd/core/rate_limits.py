@@ -36,7 +36,7 @@ from coordd.core.rules import CRITICAL, LimitRule, PoolRule, Rules, spell_length
 from coordd.core.shared_windows import SharedWindow
 from coordd.core.upstream import Lessons, Upstream
 from coordd.core.views import AllocationView, LimitView, ShareView, WindowView
-from coordd.core.windows import Kept, Window, Windows
+from coordd.core.windows import Full, Kept, Window, Windows
 
 _TOO_MANY_REQUESTS = 429
 
@@ -174,7 +174,7 @@ class RateLimits:
         """See `Component.keys`."""
         return (self.limit(command.endpoint).key,)
 
-    def units(self, command: TakePermit) -> int:
+    def units(self, command: TakePermit, key: QueueKey) -> int:
         """See `Component.units`."""
         return command.count
 
@@ -504,6 +504,8 @@ class RateLimits:
         limit = self._limits[permit.endpoint]
         del limit.open[permit.id]
         limit.in_flight -= permit.count
+        if self._ledger.members:
+            self._ledger.part(permit.id)
         self._changed[permit.id] = None
 
     def _own_booking(self, id: int, worker: str, now: int) -> Booking | None:
@@ -643,20 +645,25 @@ def blocked_by_windows(
     is_behind = bool(queues.units) and queues.is_ahead(key, rank, now)
     if is_behind and headroom is not None:
         is_behind = not headroom.may_pass(count, queues.classes_ahead(key, rank, now), rank[2], windows, now)
-    if not is_behind and begins_at <= now and windows.is_room(count, now, kept):
+    aside = queues.units_aside(key, rank) if queues.aside else 0
+    if not is_behind and begins_at <= now and windows.is_room(count + aside, now, kept):
         return None
     check_count(key[1], count, windows, headroom, rank[2])
     full = windows.earliest(count, max(now, begins_at), windows.use_within_ns, now, kept)
+    changes_at = headroom.changes_at(now) if headroom is not None and kept else 0
     blocked = Blocked(
         reason=_reason(windows, count, kept, now),
         subject=key[1],
         key=key,
         retry_at=full.at,
-        frees_at=_sooner(full.at, headroom.changes_at(now) if headroom is not None and kept else 0),
+        frees_at=_sooner(full.at, changes_at),
         window_ns=full.window_ns,
     )
     if is_behind:
         return _behind(blocked, windows, count, rank, now, kept=kept, queues=queues, pace=pace)
+    if aside:
+        later = windows.earliest(count + aside, max(now, begins_at), windows.use_within_ns, now, kept)
+        return _beside(blocked, later, now, changes_at)
     return blocked
 
 
@@ -665,6 +672,19 @@ def _reason(windows: Windows, count: int, kept: Kept | None, now: int) -> Reason
     if not windows.is_room(count, now):
         return Reason.WINDOW_FULL
     return Reason.PACED if windows.is_room(count, now, kept) else Reason.HEADROOM
+
+
+def _beside(first: Blocked, later: Full, now: int, changes_at: int) -> Blocked:
+    """Return what blocks one that must leave room to those for whom it is set aside, until `later`."""
+    is_full = first.retry_at > now
+    return Blocked(
+        reason=first.reason if is_full else Reason.QUEUED_AHEAD,
+        subject=first.subject,
+        key=first.key,
+        retry_at=later.at,
+        frees_at=_sooner(later.at, changes_at),
+        window_ns=later.window_ns if is_full else 0,
+    )
 
 
 def _behind(

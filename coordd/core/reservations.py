@@ -185,9 +185,10 @@ class Reservations:
         key, pool, _ = self.wanted(command)
         return tuple(key for key in (key, pool.key if pool is not None else None) if key)
 
-    def units(self, command: ReserveResource) -> int:
+    def units(self, command: ReserveResource, key: QueueKey) -> int:
         """See `Component.units`."""
-        return self.wanted(command).units
+        wanted = self.wanted(command)
+        return 1 if key == wanted.key else wanted.units
 
     def estimate(self, command: ReserveResource, rank: Rank, blocked: Blocked, now: int) -> int | None:
         """See `Component.estimate`: the longer of the wait for the resource and that for the units."""
@@ -334,7 +335,7 @@ class Reservations:
             return Blocked(
                 reason=Reason.HELD, subject=subject, key=key, retry_at=held.expires_at, holder=held.worker
             )
-        if self._queues.is_ahead(key, rank, now):
+        if self._queues.is_claimed(key, rank, now):
             return Blocked(reason=Reason.QUEUED_AHEAD, subject=subject, key=key)
         return None
 
@@ -352,6 +353,9 @@ class Reservations:
         return None
 
     def _is_behind(self, pool: Pool, units: int, rank: Rank, now: int) -> bool:
+        aside = self._queues.units_aside(pool.key, rank) if self._queues.aside else 0
+        if aside and pool.free_for(rank[2]) < units + aside:
+            return True
         if not self._queues.is_ahead(pool.key, rank, now):
             return False
         return pool.headroom is None or not pool.may_pass(
@@ -406,6 +410,8 @@ class Reservations:
         del self._ledger.live[reservation.id]
         if self._ledger.sessions:
             self._ledger.end_lease(reservation.id, reservation)
+        if self._ledger.members:
+            self._ledger.part(reservation.id)
         self._changed[reservation.id] = None
         key = _resource_key(reservation)
         self._held.remove(key, reservation)

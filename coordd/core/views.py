@@ -135,6 +135,7 @@ class Counts(Struct, frozen=True, kw_only=True):
     reservations: int
     permits: int
     bookings: int
+    bundles: int
     waiters: int
     waiters_away: int
     sessions: int

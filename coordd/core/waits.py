@@ -12,7 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 from coordd.core.claims import Blocked, Component, Observer
-from coordd.core.commands import LeaveWait, ScheduleRequest, TakePermit, WaitableCommand
+from coordd.core.commands import (
+    AcquireBundle,
+    LeaveWait,
+    ReserveResource,
+    ScheduleRequest,
+    TakePermit,
+    WaitableCommand,
+)
+from coordd.core.earmarks import Earmarks
 from coordd.core.errors import CommandError, FailedPrecondition, ResourceExhausted
 from coordd.core.ledger import Ledger, request_id_reused
 from coordd.core.limits import SERVED_PER_CALL_MAX, WAITERS_MAX, WAITERS_PER_QUEUE_MAX
@@ -58,6 +66,7 @@ class Waits:
         "_resume_grace_ns",
         "_wakes",
         "away",
+        "earmarks",
         "waiters",
     )
 
@@ -81,6 +90,7 @@ class Waits:
         self._wakes: dict[QueueKey, Wake] = {}
         self.waiters: dict[int, Waiter] = {}
         self.away = 0
+        self.earmarks = Earmarks(rules, ledger, queues)
 
     def rank(self, command: WaitableCommand | ScheduleRequest, now: int) -> Rank:
         """Return the rank of a newcomer: behind all who have the same key."""
@@ -254,6 +264,7 @@ class Waits:
                 return blocked.refused(0)
             self._come_back(waiter)
             self._enter(waiter, blocked, now)
+            self._be_patient(waiter, now)
         waiter.times_out_at = now + command.wait_ns
         self._ledger.deadlines.not_after(waiter, waiter.times_out_at)
         self._changed[waiter.id] = waiter
@@ -273,6 +284,7 @@ class Waits:
             self._changed[waiter.id] = waiter
         self._enter(waiter, blocked, now)
         self._observe_arrival(waiter, blocked, now)
+        self._be_patient(waiter, now)
         return Queued(id=waiter.id)
 
     def _observe_arrival(self, waiter: Waiter, blocked: Blocked, now: int) -> None:
@@ -292,7 +304,7 @@ class Waits:
         self._exit(waiter)
         if blocked is not None and blocked.key:
             self._enter(waiter, blocked, now)
-            return self._is_back(waiter, key)
+            return isinstance(waiter.command, AcquireBundle) or self._is_back(waiter, key)
         self._forget(waiter)
         if blocked is not None:
             self._refuse(waiter, blocked.refused(0))
@@ -307,7 +319,8 @@ class Waits:
         """Whether a waiter has moved back to something it wants before what it has `left`.
 
         Then what it left is free for the next one. If it has moved on instead, what it left is meant for it:
-        nobody behind it could do more than move on after it.
+        nobody behind it could do more than move on after it. Not so a bundle: it keeps nothing from anybody,
+        until what it wants is set aside.
         """
         keys = self._keys(waiter)
         return keys.index(waiter.key) < keys.index(left)
@@ -319,7 +332,8 @@ class Waits:
         except CommandError as error:
             # An operator has lowered a limit or a capacity below what this waiter wants: it can never be
             # granted.
-            reason = Reason.WINDOW_FULL if isinstance(command, TakePermit) else Reason.UNITS_TAKEN
+            is_of_windows = error.reason == "PERMITS_ABOVE_LIMIT" and not isinstance(command, ReserveResource)
+            reason = Reason.WINDOW_FULL if is_of_windows else Reason.UNITS_TAKEN
             return Blocked(
                 reason=reason, subject=error.metadata.get("pool") or error.metadata.get("name", "")
             )
@@ -334,6 +348,8 @@ class Waits:
     def _enter(self, waiter: Waiter, blocked: Blocked, now: int) -> None:
         waiter.key = blocked.key
         self._queues.add(blocked.key, waiter.rank, self._units(waiter))
+        if self.earmarks.of:
+            self.earmarks.move(waiter)
         if waiter.rank in self._queues.heads(blocked.key, now):
             self._wake_at(blocked.key, blocked.frees_at)
 
@@ -346,7 +362,15 @@ class Waits:
         waiter.key = ()
 
     def _units(self, waiter: Waiter) -> int:
-        return self._components[waiter.command.__class__].units(waiter.command)
+        return self._components[waiter.command.__class__].units(waiter.command, waiter.key)
+
+    def _be_patient(self, waiter: Waiter, now: int) -> None:
+        """Let one that wants several things have them set aside when its patience runs out."""
+        if isinstance(waiter.command, AcquireBundle):
+            bundles = self._components[AcquireBundle]
+            command = waiter.command
+            wants = {key: bundles.units(command, key) for key in bundles.keys(command)}
+            self.earmarks.begin(waiter, wants, now)
 
     def _wake_at(self, key: QueueKey, at: int) -> None:
         if at:
@@ -367,6 +391,7 @@ class Waits:
     def _send_away(self, waiter: Waiter, now: int) -> None:
         if waiter.key:
             self._leave_queue(waiter, now)
+        self.earmarks.end(waiter)
         self.away += 1
         waiter.promised_at = 0
         waiter.away_until = now + self._resume_grace_ns
@@ -397,6 +422,8 @@ class Waits:
     def _forget(self, waiter: Waiter) -> None:
         del self.waiters[waiter.id]
         self._ledger.deadlines.cancel(waiter)
+        if self.earmarks.of:
+            self.earmarks.end(waiter)
         if waiter.command.request_id:
             self._changed[waiter.id] = None
 

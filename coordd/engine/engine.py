@@ -17,6 +17,7 @@ from typing import Final, TypeVar, cast
 from msgspec import Struct
 
 from coordd.core.commands import (
+    AcquireBundle,
     LeaveWait,
     OpenSession,
     RequestLock,
@@ -56,7 +57,7 @@ View = TypeVar("View")
 Result = TypeVar("Result")
 
 _STOPPING: Final = "the daemon is stopping"
-_GRANTING: Final = (RequestLock, ReserveResource, TakePermit, ScheduleRequest)
+_GRANTING: Final = (RequestLock, ReserveResource, TakePermit, ScheduleRequest, AcquireBundle)
 # How often waiters are told where they stand, and for how long at a time: the rest take their turn, so that
 # telling places costs 4 % of a core at most, however many wait.
 _PLACES_INTERVAL_S: Final = 0.25

@@ -4,13 +4,22 @@ from typing import Final
 
 from coordd.rpc.admin import AdminServicer
 from coordd.rpc.backend import Backend
+from coordd.rpc.bundle import BundleServicer
 from coordd.rpc.calls import Calls
 from coordd.rpc.engagement import EngagementServicer
 from coordd.rpc.rate_limit import RateLimitServicer
 from coordd.rpc.reservation import ReservationServicer
 from coordd.rpc.session import SessionServicer
-from coordd.v1 import admin_pb2, engagement_pb2, rate_limit_pb2, reservation_pb2, session_pb2
+from coordd.v1 import (
+    admin_pb2,
+    bundle_pb2,
+    engagement_pb2,
+    rate_limit_pb2,
+    reservation_pb2,
+    session_pb2,
+)
 from coordd.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
+from coordd.v1.bundle_pb2_grpc import add_BundleServiceServicer_to_server
 from coordd.v1.engagement_pb2_grpc import add_EngagementServiceServicer_to_server
 from coordd.v1.rate_limit_pb2_grpc import add_RateLimitServiceServicer_to_server
 from coordd.v1.reservation_pb2_grpc import add_ReservationServiceServicer_to_server
@@ -23,12 +32,13 @@ SERVICERS: Final = (
     (EngagementServicer, add_EngagementServiceServicer_to_server),
     (ReservationServicer, add_ReservationServiceServicer_to_server),
     (RateLimitServicer, add_RateLimitServiceServicer_to_server),
+    (BundleServicer, add_BundleServiceServicer_to_server),
     (SessionServicer, add_SessionServiceServicer_to_server),
     (AdminServicer, add_AdminServiceServicer_to_server),
 )
 # Their full names, for health and reflection.
 SERVICES: Final = tuple(
     service.full_name
-    for file in (engagement_pb2, reservation_pb2, rate_limit_pb2, session_pb2, admin_pb2)
+    for file in (engagement_pb2, reservation_pb2, rate_limit_pb2, bundle_pb2, session_pb2, admin_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 )

@@ -48,6 +48,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             reservations=counts.reservations,
             permits=counts.permits,
             bookings=counts.bookings,
+            bundles=counts.bundles,
             waiters=counts.waiters,
             waiters_away=counts.waiters_away,
             sessions=counts.sessions,

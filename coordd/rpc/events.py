@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
+import msgspec
 from msgspec import Struct
 
 from coordd.core import commands, outcomes, records
@@ -87,7 +88,8 @@ def _booking(record: records.Booking) -> Told:
 
 
 def _bundle(record: records.Bundle) -> Told:
-    return Told(subject=pb.SUBJECT_BUNDLE, id=record.id, worker=record.worker, units=len(record.held))
+    units = len(msgspec.json.decode(record.members))
+    return Told(subject=pb.SUBJECT_BUNDLE, id=record.id, worker=record.worker, units=units)
 
 
 _RECORDS: Final[Mapping[type, Callable[[Any], Told]]] = {
@@ -146,10 +148,16 @@ def _asked_permit(command: commands.TakePermit) -> Told:
     return Told(subject=pb.SUBJECT_PERMIT, name=command.endpoint, worker=command.worker, units=command.count)
 
 
+def _asked_bundle(command: commands.AcquireBundle) -> Told:
+    units = len(command.locks) + len(command.reservations) + len(command.permits)
+    return Told(subject=pb.SUBJECT_BUNDLE, worker=command.worker, units=units)
+
+
 _COMMANDS: Final[Mapping[type, Callable[[Any], Told]]] = {
     commands.RequestLock: _asked_lock,
     commands.ReserveResource: _asked_reservation,
     commands.TakePermit: _asked_permit,
+    commands.AcquireBundle: _asked_bundle,
 }
 
 
@@ -264,6 +272,11 @@ def _bundle_released(event: Any) -> Told | None:
     return _ended(outcome.bundle)
 
 
+def _bundle_ended(event: Any) -> Told | None:
+    outcome: outcomes.BundleEnded = event.outcome
+    return _ended(outcome.bundle, "its last member has ended")
+
+
 def _preempted(event: Any) -> Told:
     outcome: outcomes.Preempted = event.outcome
     left_ns = outcome.at - event.at
@@ -376,6 +389,7 @@ _TELL: Final[Mapping[type, Callable[[Any], Told | None]]] = {
     outcomes.WaitRefused: _wait_refused,
     outcomes.Expired: _expired,
     outcomes.BundleReleased: _bundle_released,
+    outcomes.BundleEnded: _bundle_ended,
     outcomes.Preempted: _preempted,
     outcomes.SessionOpened: _session_opened,
     outcomes.SessionClosed: _session_closed,

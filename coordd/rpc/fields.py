@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from coordd.core import limits
 from coordd.core.errors import InvalidArgument
 from coordd.core.records import Outcome
-from coordd.core.rules import CRITICAL, LOW, MEDIUM
+from coordd.core.rules import CRITICAL, ESCALATE, LOW, MEDIUM, WAIT
 from coordd.v1 import admin_pb2, rate_limit_pb2
 
 _PROTO_SECONDS_MAX: Final = 315_576_000_000
@@ -158,6 +158,11 @@ def quality(value: float) -> float:
 def priority(value: int) -> int:
     """Return the priority class, MEDIUM where unspecified. Raises: InvalidArgument INVALID_ENUM."""
     return choice("priority", value, LOW, CRITICAL) if value else MEDIUM
+
+
+def on_conflict(value: int) -> int:
+    """Return what happens on a conflict, 0 for as configured. Raises: InvalidArgument INVALID_ENUM."""
+    return choice("on_conflict", value, WAIT, ESCALATE) if value else 0
 
 
 def choice(field: str, value: int, first: int, last: int) -> int:

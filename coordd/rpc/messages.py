@@ -18,7 +18,7 @@ from coordd.core import gates, records, views
 from coordd.core.limits import DAY, HOUR, MILLISECOND, MINUTE, SECOND
 from coordd.core.outcomes import Grant, Granted, Place, Reason, Refused
 from coordd.store.protocol import EngagementCount
-from coordd.v1 import admin_pb2, common_pb2, engagement_pb2, rate_limit_pb2, reservation_pb2
+from coordd.v1 import admin_pb2, bundle_pb2, common_pb2, engagement_pb2, rate_limit_pb2, reservation_pb2
 
 # By name, so that a number that drifts apart from the protos' fails at import and not in an operator's table.
 _REASONS: Final = {
@@ -173,6 +173,27 @@ def permit(held: records.Permit, now: int) -> rate_limit_pb2.Permit:
     )
 
 
+def bundle(held: records.Bundle, now: int) -> bundle_pb2.Bundle:
+    """Return a live bundle, seen at `now` (ns)."""
+    ends = [
+        member.expires_at
+        for member in held.held
+        if isinstance(member, records.Lock)
+        or (isinstance(member, records.Reservation) and not member.is_refilling)
+    ]
+    return bundle_pb2.Bundle(
+        bundle_id=held.id,
+        worker=held.worker,
+        granted_at=timestamp(held.granted_at),
+        locks=[lock(member, now) for member in held.held if isinstance(member, records.Lock)],
+        reservations=[
+            reservation(member, now) for member in held.held if isinstance(member, records.Reservation)
+        ],
+        permits=[permit(member, now) for member in held.held if isinstance(member, records.Permit)],
+        expires_in=duration(min(ends) - now) if ends else None,
+    )
+
+
 def booking(booked: records.Booking, now: int) -> rate_limit_pb2.ScheduleRequestResponse:
     """Return a booking, seen at `now` (ns)."""
     return rate_limit_pb2.ScheduleRequestResponse(
@@ -216,7 +237,7 @@ def queued(place: Place, now: int) -> common_pb2.Queued:
 
 
 def held(record: Grant, now: int) -> Any:
-    """Return the Lock, Reservation or Permit that a live record is, seen at `now` (ns)."""
+    """Return the Lock, Reservation, Permit or Bundle that a live record is, seen at `now` (ns)."""
     return _GRANTS[type(record)](record, now)
 
 
@@ -349,6 +370,7 @@ _GRANTS: Final[Mapping[type, Callable[[Any, int], Message]]] = {
     records.Lock: lock,
     records.Reservation: reservation,
     records.Permit: permit,
+    records.Bundle: bundle,
 }
 _ANSWERS: Final[Mapping[type, tuple[str, Callable[[Any, int], Message]]]] = {
     Granted: ("granted", _granted),

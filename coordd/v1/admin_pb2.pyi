@@ -677,7 +677,7 @@ class ForceReleaseRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Required. A fencing token, reservation id or booking id."""
+    """Required. A fencing token, reservation id or booking id; or a bundle id, for all that it holds."""
     reason: _builtins.str
     """Required. Why, 1..512 bytes; logged and sent to watchers."""
     def __init__(
@@ -828,7 +828,7 @@ class WatchEventsResponse(_message.Message):
     subject: Global___Subject.ValueType
     """Output only. To what kind of thing."""
     id: _builtins.int
-    """Output only. Its id: fencing token, reservation, permit or booking id. 0 where it has none."""
+    """Output only. Its id: fencing token, reservation, permit, booking or bundle id. 0 where it has none."""
     name: _builtins.str
     """Output only. The item, `type/resource_id`, pool or endpoint; for settings `pool/...`, `limit/...` or `daemon`."""
     kind: _builtins.str
@@ -836,7 +836,7 @@ class WatchEventsResponse(_message.Message):
     worker: _builtins.str
     """Output only. The worker."""
     units: _builtins.int
-    """Output only. Units or permits; 0 for locks."""
+    """Output only. Units or permits; of a bundle how many members it was granted with; 0 for locks."""
     refusal_reason: _common_pb2.RefusalReason.ValueType
     """Output only. For refusals."""
     detail: _builtins.str

@@ -192,7 +192,9 @@ Global___NotEngaged: _TypeAlias = NotEngaged  # noqa: Y015
 
 @_typing.final
 class Bundle(_message.Message):
-    """What a bundle holds. Members come in the order of the claims of their sort."""
+    """What a bundle holds: what is left of it, where members have ended singly. Members come in the order of the claims of
+    their sort. They are ordinary locks, reservations and permits: each may be renewed, released and reported alone, too.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -505,11 +507,14 @@ class PermitUsage(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PERMIT_ID_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     STATUS_CODE_FIELD_NUMBER: _builtins.int
     HEADERS_FIELD_NUMBER: _builtins.int
     permit_id: _builtins.int
     """Required. The permit."""
+    endpoint: _builtins.str
+    """Required. Its endpoint."""
     result: _rate_limit_pb2.UsageResult.ValueType
     """Required. What became of it."""
     status_code: _builtins.int
@@ -522,13 +527,14 @@ class PermitUsage(_message.Message):
         self,
         *,
         permit_id: _builtins.int = ...,
+        endpoint: _builtins.str = ...,
         result: _rate_limit_pb2.UsageResult.ValueType = ...,
         status_code: _builtins.int = ...,
         headers: _abc.Iterable[_rate_limit_pb2.Header] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "permit_id", b"permit_id", "result", b"result", "status_code", b"status_code"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "headers", b"headers", "permit_id", b"permit_id", "result", b"result", "status_code", b"status_code"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -550,14 +556,16 @@ class ReleaseBundleRequest(_message.Message):
     worker: _builtins.str
     """Required. The holder."""
     outcome: _engagement_pb2.Outcome.ValueType
-    """Required where the bundle holds a lock. How it went, for locks that `outcomes` does not name."""
+    """Required where the bundle holds a lock that `outcomes` does not name. How it went."""
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LockOutcome]:
         """Optional. Outcomes of single locks."""
 
     @_builtins.property
     def usages(self) -> _containers.RepeatedCompositeFieldContainer[Global___PermitUsage]:
-        """Optional. What became of the permits. One that is not named stays charged as if used at its latest time."""
+        """Optional. What became of the permits, at most one of each. One that is not named stays open, as if taken alone, and
+        charged at its latest possible use.
+        """
 
     def __init__(
         self,
@@ -591,7 +599,9 @@ class ReleaseBundleResponse(_message.Message):
     """Output only. Permits that went back."""
     @_builtins.property
     def engagements(self) -> _containers.RepeatedCompositeFieldContainer[_engagement_pb2.Engagement]:
-        """Output only. What history now says of its locks, for those that this call has ended."""
+        """Output only. What history says of its locks: of those that this call has ended, and of those that `outcomes` names and
+        that were released before. A lock whose lease had run out is missing here: history says UNKNOWN of it.
+        """
 
     def __init__(
         self,

@@ -84,8 +84,8 @@ class BundleServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RenewBundle(self, request, context):
-        """Extends every lease in a bundle from now, each by its own time to live.
-        Errors: FAILED_PRECONDITION (LEASE_LOST: one of them has ended; NOT_HOLDER), NOT_FOUND (id never given).
+        """Extends every lease in a bundle from now, each by its own time to live. What its holder has given back singly is left
+        out. Errors: FAILED_PRECONDITION (LEASE_LOST: one of them has ended otherwise; NOT_HOLDER), NOT_FOUND (id never given).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,7 +93,8 @@ class BundleServiceServicer:
 
     def ReleaseBundle(self, request, context):
         """Gives everything back in one commit: locks with their outcomes, permits with what became of them. Idempotent. What was
-        given back singly before, or has run out, is left as it is. Errors: FAILED_PRECONDITION (NOT_HOLDER), NOT_FOUND.
+        given back singly before, or has run out, is left as it is. Errors: FAILED_PRECONDITION (NOT_HOLDER, also of a lock or
+        permit that is named and not the bundle's), NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,12 +46,13 @@ class BundleServiceStub:
     Errors: as AcquireBundle; RESOURCE_EXHAUSTED (QUEUE_FULL, with RetryInfo).
     """
     RenewBundle: _grpc.UnaryUnaryMultiCallable[_bundle_pb2.RenewBundleRequest, _bundle_pb2.RenewBundleResponse]
-    """Extends every lease in a bundle from now, each by its own time to live.
-    Errors: FAILED_PRECONDITION (LEASE_LOST: one of them has ended; NOT_HOLDER), NOT_FOUND (id never given).
+    """Extends every lease in a bundle from now, each by its own time to live. What its holder has given back singly is left
+    out. Errors: FAILED_PRECONDITION (LEASE_LOST: one of them has ended otherwise; NOT_HOLDER), NOT_FOUND (id never given).
     """
     ReleaseBundle: _grpc.UnaryUnaryMultiCallable[_bundle_pb2.ReleaseBundleRequest, _bundle_pb2.ReleaseBundleResponse]
     """Gives everything back in one commit: locks with their outcomes, permits with what became of them. Idempotent. What was
-    given back singly before, or has run out, is left as it is. Errors: FAILED_PRECONDITION (NOT_HOLDER), NOT_FOUND.
+    given back singly before, or has run out, is left as it is. Errors: FAILED_PRECONDITION (NOT_HOLDER, also of a lock or
+    permit that is named and not the bundle's), NOT_FOUND.
     """
 
 @_typing.type_check_only
@@ -72,12 +73,13 @@ class BundleServiceAsyncStub(BundleServiceStub):
     Errors: as AcquireBundle; RESOURCE_EXHAUSTED (QUEUE_FULL, with RetryInfo).
     """
     RenewBundle: _aio.UnaryUnaryMultiCallable[_bundle_pb2.RenewBundleRequest, _bundle_pb2.RenewBundleResponse]  # type: ignore[assignment]
-    """Extends every lease in a bundle from now, each by its own time to live.
-    Errors: FAILED_PRECONDITION (LEASE_LOST: one of them has ended; NOT_HOLDER), NOT_FOUND (id never given).
+    """Extends every lease in a bundle from now, each by its own time to live. What its holder has given back singly is left
+    out. Errors: FAILED_PRECONDITION (LEASE_LOST: one of them has ended otherwise; NOT_HOLDER), NOT_FOUND (id never given).
     """
     ReleaseBundle: _aio.UnaryUnaryMultiCallable[_bundle_pb2.ReleaseBundleRequest, _bundle_pb2.ReleaseBundleResponse]  # type: ignore[assignment]
     """Gives everything back in one commit: locks with their outcomes, permits with what became of them. Idempotent. What was
-    given back singly before, or has run out, is left as it is. Errors: FAILED_PRECONDITION (NOT_HOLDER), NOT_FOUND.
+    given back singly before, or has run out, is left as it is. Errors: FAILED_PRECONDITION (NOT_HOLDER, also of a lock or
+    permit that is named and not the bundle's), NOT_FOUND.
     """
 
 class BundleServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -113,8 +115,8 @@ class BundleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bundle_pb2.RenewBundleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bundle_pb2.RenewBundleResponse, _abc.Awaitable[_bundle_pb2.RenewBundleResponse]]:
-        """Extends every lease in a bundle from now, each by its own time to live.
-        Errors: FAILED_PRECONDITION (LEASE_LOST: one of them has ended; NOT_HOLDER), NOT_FOUND (id never given).
+        """Extends every lease in a bundle from now, each by its own time to live. What its holder has given back singly is left
+        out. Errors: FAILED_PRECONDITION (LEASE_LOST: one of them has ended otherwise; NOT_HOLDER), NOT_FOUND (id never given).
         """
 
     @_abc_1.abstractmethod
@@ -124,7 +126,8 @@ class BundleServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_bundle_pb2.ReleaseBundleResponse, _abc.Awaitable[_bundle_pb2.ReleaseBundleResponse]]:
         """Gives everything back in one commit: locks with their outcomes, permits with what became of them. Idempotent. What was
-        given back singly before, or has run out, is left as it is. Errors: FAILED_PRECONDITION (NOT_HOLDER), NOT_FOUND.
+        given back singly before, or has run out, is left as it is. Errors: FAILED_PRECONDITION (NOT_HOLDER, also of a lock or
+        permit that is named and not the bundle's), NOT_FOUND.
         """
 
 def add_BundleServiceServicer_to_server(servicer: BundleServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

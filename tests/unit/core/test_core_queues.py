@@ -77,3 +77,35 @@ def test_queue_with_an_order_asks_it_who_is_first_and_still_counts_units_by_rank
     assert queues.units_before(KEY, high) == 3
     queues.remove(KEY, low, 3)
     assert queues.classes_ahead(KEY, high, NOW) == []
+
+
+def test_what_is_set_aside_is_kept_from_those_behind_only(queues: Queues) -> None:
+    other = ("lock", "a")
+    first, second, third = rank(1, 9), rank(2, 8), rank(3, 7)
+    queues.set_aside(KEY, second, 4)
+    queues.set_aside(other, second, 1)
+    assert [queues.units_aside(KEY, each) for each in (first, second, third)] == [0, 0, 4]
+    assert [queues.is_claimed(other, each, NOW) for each in (first, second, third)] == [False, False, True]
+    assert queues.units_before(KEY, rank(5, 1)) == 4 + 2
+    assert queues.units_before(other, third) == 1
+    queues.set_aside(KEY, first, 2)
+    assert queues.units_aside(KEY, third) == 6
+    for each in (first, second, third):
+        queues.free(KEY, each)
+        queues.free(other, each)
+    queues.free(KEY, first)
+    assert queues.aside == {}
+    assert not queues.is_claimed(other, third, NOW)
+
+
+def test_who_waits_for_something_exclusive_has_claimed_it(queues: Queues) -> None:
+    assert queues.is_claimed(KEY, rank(5, 3), NOW)
+    assert not queues.is_claimed(KEY, rank(4, 3), NOW)
+
+
+def test_where_classes_share_what_is_set_aside_is_ahead_too(queues: Queues) -> None:
+    shared = ("pool", "q")
+    queues.orders[shared] = ClassQueue(has_headroom=False)
+    queues.add(shared, rank(5, 2), 3)
+    queues.set_aside(shared, rank(1, 1), 2)
+    assert queues.units_ahead(shared, rank(6, 3), NOW) == 5

@@ -20,10 +20,17 @@ from coordd import rpc
 from coordd.config import Settings
 from coordd.engine import Engine
 from coordd.store.sqlite import SqliteStore
-from coordd.v1 import admin_pb2, engagement_pb2, rate_limit_pb2, reservation_pb2, session_pb2
+from coordd.v1 import (
+    admin_pb2,
+    bundle_pb2,
+    engagement_pb2,
+    rate_limit_pb2,
+    reservation_pb2,
+    session_pb2,
+)
 
 Result = TypeVar("Result")
-_FILES = (engagement_pb2, reservation_pb2, rate_limit_pb2, session_pb2, admin_pb2)
+_FILES = (engagement_pb2, reservation_pb2, rate_limit_pb2, bundle_pb2, session_pb2, admin_pb2)
 METHODS = {
     method.name: method
     for file in _FILES

@@ -147,6 +147,19 @@ TOLD = [
     (None, outcomes.Expired(grant=PERMIT), (X, pb.SUBJECT_PERMIT, 4, "e", "", 5, "")),
     (None, outcomes.Expired(grant=BOOKING), (X, pb.SUBJECT_BOOKING, 5, "e", "", 6, "")),
     (None, outcomes.Granted(grant=BUNDLE), (G, pb.SUBJECT_BUNDLE, 8, "", "", 2, "")),
+    (
+        None,
+        outcomes.BundleEnded(bundle=BUNDLE),
+        (R, pb.SUBJECT_BUNDLE, 8, "", "", 2, "its last member has ended"),
+    ),
+    (None, outcomes.Expired(grant=BUNDLE), (X, pb.SUBJECT_BUNDLE, 8, "", "", 2, "")),
+    (
+        commands.AcquireBundle(
+            worker="w", locks=(REQUEST,), permits=(commands.TakePermit(endpoint="e", worker="w"),)
+        ),
+        REFUSED,
+        (pb.EVENT_TYPE_REFUSED, pb.SUBJECT_BUNDLE, 0, "", "", 2, REFUSED.subject),
+    ),
     (None, outcomes.BundleReleased(bundle=BUNDLE), (R, pb.SUBJECT_BUNDLE, 8, "", "", 2, "")),
     (
         None,
