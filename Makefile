@@ -45,7 +45,7 @@ demo: setup ## replay real tweets through a fleet of workers, with crashes; prin
 bench: setup ## measure; prints JSON
 	$(BIN)/python -m bench
 
-gen: $(VENV)/.stamp ## generate coordd/v1 and docs/api.md from protos/, docs/configuration.md from coordd/config.py
+gen: $(VENV)/.stamp ## generate coordd/v1 and docs/api.md from protos/, docs/configuration.md from coordd/config
 	tools/gen.sh $(CURDIR)/$(BIN)/python $(CURDIR)
 
 gen-check: $(VENV)/.stamp ## fail if what is generated is stale

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Generates coordd/v1 and docs/api.md from protos/, and docs/configuration.md from coordd/config.py, into OUT.   Usage: tools/gen.sh PYTHON OUT
+# Generates coordd/v1 and docs/api.md from protos/, and docs/configuration.md from coordd/config, into OUT.   Usage: tools/gen.sh PYTHON OUT
 # Output goes to the package path that the proto package names, so no import needs rewriting.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,4 +1,4 @@
-"""Turns the models of coordd/config.py into docs/configuration.md.
+"""Turns the models of coordd/config into docs/configuration.md.
 
 Usage: gen_config_docs.py >docs/configuration.md
 Equal input gives equal output, for `make gen-check` compares.
@@ -24,7 +24,7 @@ from coordd.config import (
 )
 
 _HEAD: Final = """\
-<!-- Generated from coordd/config.py by `make gen`; edit the descriptions there. -->
+<!-- Generated from coordd/config by `make gen`; edit the descriptions there. -->
 
 # Configuration
 

@@ -1,0 +1,60 @@
+"""Typed settings from `coordd.toml` and the environment.
+
+Owns: every key with its default, unit, range and meaning (`docs/configuration.md` is made from here), and
+what the keys may not say together. In the file lengths of time are strings with a unit; here they are ns, and
+the name says so.
+Must not know: the state machine beyond `Rules`, and what a setting makes the daemon do.
+"""
+
+from coordd.config.problems import ConfigError
+from coordd.config.reading import ENVIRONMENT, load, section_model
+from coordd.config.sections import (
+    AgingSettings,
+    EscalationSettings,
+    LockSettings,
+    LogSettings,
+    RecoverySettings,
+    RequestSettings,
+    SchedulingSettings,
+    ServerSettings,
+    SessionSettings,
+    SharingSettings,
+    StoreSettings,
+    WaitSettings,
+    WorkerSettings,
+)
+from coordd.config.settings import DEFAULT_KINDS, DEFAULT_POOLS, DEFAULT_TYPES, Settings
+from coordd.config.things import KindSettings, LimitSettings, PoolSettings, TypeSettings
+from coordd.config.values import Length, Shown, format_length, parse_length
+
+__all__ = [
+    "DEFAULT_KINDS",
+    "DEFAULT_POOLS",
+    "DEFAULT_TYPES",
+    "ENVIRONMENT",
+    "AgingSettings",
+    "ConfigError",
+    "EscalationSettings",
+    "KindSettings",
+    "Length",
+    "LimitSettings",
+    "LockSettings",
+    "LogSettings",
+    "PoolSettings",
+    "RecoverySettings",
+    "RequestSettings",
+    "SchedulingSettings",
+    "ServerSettings",
+    "SessionSettings",
+    "Settings",
+    "SharingSettings",
+    "Shown",
+    "StoreSettings",
+    "TypeSettings",
+    "WaitSettings",
+    "WorkerSettings",
+    "format_length",
+    "load",
+    "parse_length",
+    "section_model",
+]
