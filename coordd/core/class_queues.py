@@ -49,27 +49,27 @@ class ClassQueue:
         self._has_headroom = has_headroom
         self._classes: dict[int, RankClass] = {}
 
-    def add(self, rank: Rank) -> None:
-        """Take a waiter in."""
+    def add(self, rank: Rank, units: int) -> None:
+        """See `Order.add`."""
         class_ = self._classes.get(rank[2])
         if class_ is None:
             class_ = self._classes[rank[2]] = self._new_class()
         class_.add(rank)
 
-    def remove(self, rank: Rank) -> None:
-        """Let it go."""
+    def remove(self, rank: Rank, units: int) -> None:
+        """See `Order.remove`."""
         class_ = self._classes[rank[2]]
         class_.remove(rank)
         if not class_.ranks:
             del self._classes[rank[2]]
 
     def heads(self, now: int) -> list[Rank]:
-        """Return who is next, and with headroom, after it, the first of each other class, in order."""
+        """See `Order.heads`: with headroom the first of each class, in order."""
         classes = sorted(self._classes.values(), key=lambda class_: class_.ranks[0])
         return [class_.first(now) for class_ in (classes if self._has_headroom else classes[:1])]
 
     def classes_ahead(self, rank: Rank, now: int) -> list[int]:
-        """Return the classes in which somebody goes before `rank`, a waiter or a newcomer; in order."""
+        """See `Order.classes_ahead`."""
         own = self._classes.get(rank[2])
         lead = min(own.ranks[0], rank) if own is not None else rank
         ahead = [priority for priority, class_ in self._classes.items() if class_.ranks[0] < lead]
@@ -78,10 +78,14 @@ class ClassQueue:
         return sorted(ahead)
 
     def before(self, rank: Rank, now: int) -> int:
-        """Return how many are served before `rank`, a waiter or a newcomer: an estimate."""
+        """See `Order.before`."""
         own = self._classes.get(rank[2])
         others = (class_.ranks.bisect_left(rank) for class_ in self._classes.values() if class_ is not own)
         return sum(others) + (own.before(rank, now) if own is not None else 0)
+
+    def changes_at(self, now: int) -> int:
+        """See `Order.changes_at`."""
+        return 0
 
     def _new_class(self) -> RankClass:
         return RankClass()

@@ -63,6 +63,7 @@ from coordd.core.records import (
     Booking,
     Bundle,
     Cell,
+    Efficiency,
     EndedRequest,
     Engagement,
     Forecast,
@@ -84,6 +85,8 @@ from coordd.core.records import (
 from coordd.core.reservations import Reservations
 from coordd.core.rules import Rules
 from coordd.core.sessions import Sessions
+from coordd.core.shares import Sharer
+from coordd.core.sharing import Sharing
 from coordd.core.views import (
     AllocationView,
     AvailabilityView,
@@ -133,9 +136,10 @@ class Machine:
         self.rules = rules
         self._ledger = Ledger(rules)
         self._queues = Queues()
+        self._sharing = Sharing(rules, self._ledger, self._queues)
         self._locks = Locks(rules, self._ledger, self._queues)
-        self._reservations = Reservations(rules, self._ledger, self._queues)
-        self._rate_limits = RateLimits(rules, self._ledger, self._queues)
+        self._reservations = Reservations(rules, self._ledger, self._queues, self._sharing)
+        self._rate_limits = RateLimits(rules, self._ledger, self._queues, self._sharing)
         self._overrides = Overrides(self._rate_limits, self._reservations, self._ledger)
         self._bundles = Bundles(rules, self._ledger, self._locks, self._reservations, self._rate_limits)
         components: dict[type, Any] = {
@@ -146,7 +150,14 @@ class Machine:
         }
         observers: dict[type, Any] = {TakePermit: self._rate_limits, AcquireBundle: self._bundles}
         self._waits = Waits(rules, self._ledger, self._queues, components, observers)
-        self._sessions = Sessions(rules, self._ledger, self._locks, self._reservations, self._waits)
+        self._sessions = Sessions(
+            rules,
+            self._ledger,
+            self._locks,
+            self._reservations,
+            self._waits,
+            sharing=self._sharing,
+        )
         self._handlers: dict[type, Callable[[Any, int], Outcome]] = {
             RequestLock: self._waits.request,
             RenewLock: self._locks.renew,
@@ -181,6 +192,7 @@ class Machine:
             Waiter: self._waits.due,
             Session: self._sessions.due,
             Patience: self._waits.earmarks.run_out,
+            Sharer: lambda sharer, now: sharer.shares.due(sharer, now),
             Wake: lambda wake, now: self._waits.serve(wake.key, now),
         }
         self._force: dict[type, Callable[[Any, int], None]] = {
@@ -283,6 +295,7 @@ class Machine:
             for row in tables.get(table, ()):
                 load(row)
         self._rate_limits.load_paces(now)
+        self._sharing.recover(now)
         self._ledger.freed.clear()
 
     def _loaders(self, now: int) -> dict[Table, Callable[[Row], None]]:
@@ -292,6 +305,7 @@ class Machine:
             Table.LEARNED_LIMITS: lambda row: self._rate_limits.load_learned(LearnedLimit(*row)),
             Table.FOREIGN_USAGES: lambda row: self._rate_limits.load_foreign(ForeignUsage(*row), now),
             Table.HOLD_TIMES: self._load_hold_time,
+            Table.EFFICIENCIES: lambda row: self._sharing.load(Efficiency(*row)),
             Table.ENDED_REQUESTS: lambda row: self._ledger.remember_ended(EndedRequest(*row)),
             Table.ENGAGEMENTS: lambda row: self._locks.load_engagement(Engagement(*row), now),
             # Before what they keep.
@@ -447,6 +461,7 @@ class Machine:
             Table.CELLS: self._cells(),
             Table.WAITERS: [waiter for waiter in self._waits.waiters.values() if waiter.command.request_id],
             Table.HOLD_TIMES: ledger.hold_times.values(),
+            Table.EFFICIENCIES: self._sharing.efficiencies(),
             Table.OVERRIDES: self._overrides.overrides.values(),
             Table.SESSIONS: ledger.sessions.values(),
             Table.FORECASTS: self._rate_limits.forecasts(),
@@ -470,7 +485,7 @@ class Machine:
             (waiter.id, waiter.away_until, repr(waiter.key)) for waiter in self._waits.waiters.values()
         )
         late = sorted((session.worker, session.late_at) for session in self._ledger.sessions.values())
-        undurable = (self._locks.rests(), late, self._rate_limits.pending())
+        undurable = (self._locks.rests(), late, self._rate_limits.pending(), self._sharing.state())
         state = (self._now, self._ledger.last_id, self.snapshot(), waits, undurable)
         return blake2b(msgspec.msgpack.encode(state), digest_size=16).digest()
 

@@ -21,11 +21,11 @@ QueueKey = tuple[str, ...]
 class Order(Protocol):
     """Who is first of those who wait for one thing, where that is not a matter of rank alone."""
 
-    def add(self, rank: Rank) -> None:
-        """Take a waiter in."""
+    def add(self, rank: Rank, units: int) -> None:
+        """Take a waiter in that wants `units`."""
         ...
 
-    def remove(self, rank: Rank) -> None:
+    def remove(self, rank: Rank, units: int) -> None:
         """Let it go."""
         ...
 
@@ -39,6 +39,10 @@ class Order(Protocol):
 
     def before(self, rank: Rank, now: int) -> int:
         """Return how many are served before `rank`, a waiter or a newcomer: an estimate."""
+        ...
+
+    def changes_at(self, now: int) -> int:
+        """Return when somebody else may be next by the mere passing of time, who may be served; 0: never."""
         ...
 
 
@@ -78,7 +82,7 @@ class Queues:
         if units != 1:
             self._several.setdefault(key, {})[rank] = units - 1
         if key in self.orders:
-            self.orders[key].add(rank)
+            self.orders[key].add(rank, units)
 
     def remove(self, key: QueueKey, rank: Rank, units: int) -> None:
         """Let it wait no longer."""
@@ -88,7 +92,7 @@ class Queues:
         if units != 1:
             del self._several[key][rank]
         if key in self.orders:
-            self.orders[key].remove(rank)
+            self.orders[key].remove(rank, units)
         if not ranks:
             del self._ranks[key], self.units[key]
             self._several.pop(key, None)
@@ -99,6 +103,10 @@ class Queues:
         if ranks is None:
             return []
         return self.orders[key].heads(now) if key in self.orders else [ranks[0]]
+
+    def changes_at(self, key: QueueKey, now: int) -> int:
+        """Return when somebody else may be next by the mere passing of time, who may be served; 0: never."""
+        return self.orders[key].changes_at(now) if key in self.orders else 0
 
     def is_ahead(self, key: QueueKey, rank: Rank, now: int) -> bool:
         """Whether anybody waits for `key` who goes before `rank`."""

@@ -33,7 +33,9 @@ from coordd.core.records import (
     Table,
 )
 from coordd.core.rules import CRITICAL, LimitRule, PoolRule, Rules, spell_length
-from coordd.core.shared_windows import SharedWindow
+from coordd.core.shared_windows import SharedWindow, SharedWindows
+from coordd.core.shares import Shares, Used
+from coordd.core.sharing import Sharing
 from coordd.core.upstream import Lessons, Upstream
 from coordd.core.views import AllocationView, LimitView, ShareView, WindowView
 from coordd.core.windows import Full, Kept, Window, Windows
@@ -45,7 +47,7 @@ class Limit:
     """One endpoint: its rule, its windows, and its open permits in the order in which their time passes.
 
     `headroom` None: no class must leave anything to others. `forecasts` None: nor to what they are expected
-    to want. `pace` None: calls are permitted as they come.
+    to want. `pace` None: calls are permitted as they come. `shares` None: workers do not share it.
     """
 
     __slots__ = (
@@ -61,11 +63,12 @@ class Limit:
         "promises",
         "rule",
         "scheduled_at",
+        "shares",
         "violations",
         "windows",
     )
 
-    def __init__(self, name: str, rule: LimitRule, ledger: Ledger) -> None:
+    def __init__(self, name: str, rule: LimitRule, ledger: Ledger, queues: Queues, sharing: Sharing) -> None:
         self.name = name
         self.rule = rule
         self.windows = windows_of(f"limit/{name}", rule, ledger)
@@ -78,6 +81,9 @@ class Limit:
         self.headroom = headroom_of(rule, self.forecasts)
         self.pace = Pace(self.windows) if rule.is_even else None
         self.promises = Promises()
+        self.shares = order_of(
+            self.key, rule, self.headroom, SharedWindows(self.windows), queues=queues, sharing=sharing
+        )
         self.open: dict[int, Permit] = {}
         # Calls of the open permits.
         self.in_flight = 0
@@ -110,7 +116,7 @@ class RateLimits:
         "upstream",
     )
 
-    def __init__(self, rules: Rules, ledger: Ledger, queues: Queues) -> None:
+    def __init__(self, rules: Rules, ledger: Ledger, queues: Queues, sharing: Sharing) -> None:
         self._ledger = ledger
         self._queues = queues
         self._gates = Gates(ledger)
@@ -120,10 +126,9 @@ class RateLimits:
         self._changed_bookings = ledger.changes.of[Table.BOOKINGS]
         # Permits not yet settled.
         self.permits = 0
-        self._limits = {name: Limit(name, rule, ledger) for name, rule in sorted(rules.limits.items())}
-        for limit in self._limits.values():
-            if limit.headroom is not None:
-                queues.orders[limit.key] = ClassQueue(has_headroom=True)
+        self._limits = {
+            name: Limit(name, rule, ledger, queues, sharing) for name, rule in sorted(rules.limits.items())
+        }
 
     def __iter__(self) -> Iterator[Limit]:
         """Every limit, by name."""
@@ -264,6 +269,8 @@ class RateLimits:
         limit.windows.settle(permit.worker, used, refunded, permit.use_by, now, priority=permit.priority)
         self._end(permit, now)
         self._hear(limit, command, permit, now)
+        if limit.shares is not None and command.is_sent:
+            limit.shares.reported(permit.worker, is_success=command.is_success)
         # Even a permit that was used may have left a window that it would have been in at its use_by.
         self._ledger.freed.append(limit.key)
         return UsageRecorded(permit=permit, refunded=refunded)
@@ -468,6 +475,8 @@ class RateLimits:
         if limit.gate is not None:
             self._gates.let_through(limit.gate, permit)
         self._changed[permit.id] = permit
+        if limit.shares is not None:
+            limit.shares.given(permit.worker, count, permit.priority, now)
         return permit
 
     def _give_up(self, limit: Limit, permit: Permit) -> None:
@@ -605,6 +614,23 @@ def windows_of(name: str, rule: LimitRule, ledger: Ledger) -> Windows:
     is_shared = rule.is_fair or bool(rule.headroom) or rule.forecast_max > 0
     window_type = SharedWindow if is_shared else Window
     return Windows(name, rule.windows, rule.use_within_ns, ledger.changes.cells, window_type)
+
+
+def order_of(
+    key: QueueKey,
+    rule: LimitRule | PoolRule,
+    headroom: Headroom | None,
+    used: Used,
+    *,
+    queues: Queues,
+    sharing: Sharing,
+) -> Shares | None:
+    """Give a queue the order that its rule asks for; return the shares, or None if workers do not share."""
+    if rule.is_fair:
+        return sharing.share(key, rule.share, used, has_headroom=headroom is not None)
+    if headroom is not None:
+        queues.orders[key] = ClassQueue(has_headroom=True)
+    return None
 
 
 def headroom_of(rule: LimitRule | PoolRule, forecasts: Forecasts | None = None) -> Headroom | None:

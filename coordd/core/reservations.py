@@ -12,16 +12,26 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from coordd.core.claims import Blocked
-from coordd.core.class_queues import ClassQueue
 from coordd.core.commands import ReleaseResource, RenewReservation, ReserveResource
 from coordd.core.errors import InvalidArgument, OutOfRange
+from coordd.core.held_units import HeldUnits
 from coordd.core.holders import Holders
 from coordd.core.ledger import Ledger, lease_lost, not_holder
 from coordd.core.outcomes import Reason, Renewed, ResourceReleased
 from coordd.core.queues import QueueKey, Queues, Rank
-from coordd.core.rate_limits import blocked_by_windows, headroom_of, is_overridden, window_views, windows_of
+from coordd.core.rate_limits import (
+    blocked_by_windows,
+    headroom_of,
+    is_overridden,
+    order_of,
+    window_views,
+    windows_of,
+)
 from coordd.core.records import Reservation, Table
 from coordd.core.rules import PRIORITIES, PoolRule, Rules, TypeRule
+from coordd.core.shared_windows import SharedWindows
+from coordd.core.shares import Shares
+from coordd.core.sharing import Sharing
 from coordd.core.views import AvailabilityView, PoolView
 from coordd.core.windows import Windows
 
@@ -29,10 +39,22 @@ from coordd.core.windows import Windows
 class Pool:
     """A pool of units: `held` of `capacity`, or `windows` that refill.
 
-    `held_by_class`: index = priority. `headroom` None: no class must leave anything to others.
+    `held_by_class`: index = priority. `headroom` None: no class must leave anything to others. `shares`
+    None: workers do not share it; else `units` has what each holds.
     """
 
-    __slots__ = ("capacity", "headroom", "held", "held_by_class", "key", "name", "rule", "windows")
+    __slots__ = (
+        "capacity",
+        "headroom",
+        "held",
+        "held_by_class",
+        "key",
+        "name",
+        "rule",
+        "shares",
+        "units",
+        "windows",
+    )
 
     def __init__(self, name: str, rule: PoolRule, windows: Windows | None) -> None:
         self.name = name
@@ -43,6 +65,8 @@ class Pool:
         self.windows = windows
         self.headroom = headroom_of(rule if rule.limit is None else rule.limit)
         self.key: QueueKey = ("pool", name)
+        self.units = HeldUnits(lambda: self.capacity)
+        self.shares: Shares | None = None
 
     def units_max(self) -> int:
         """Return the most that can ever be held at once."""
@@ -56,10 +80,12 @@ class Pool:
             return self.headroom.largest(priority, self.windows)
         return self.capacity - self.headroom.floor(priority, self.capacity)
 
-    def hold(self, units: int, priority: int) -> None:
+    def hold(self, reservation: Reservation, units: int) -> None:
         """Count units as held; below 0: as given back."""
         self.held += units
-        self.held_by_class[priority] += units
+        self.held_by_class[reservation.priority] += units
+        if self.shares is not None:
+            self.units.hold(reservation.worker, units, reservation.granted_at)
 
     def held_above(self, priority: int) -> int:
         """Return what classes above `priority` hold."""
@@ -95,7 +121,7 @@ class Reservations:
 
     __slots__ = ("_changed", "_held", "_ledger", "_pools", "_queues", "_types", "count")
 
-    def __init__(self, rules: Rules, ledger: Ledger, queues: Queues) -> None:
+    def __init__(self, rules: Rules, ledger: Ledger, queues: Queues, sharing: Sharing) -> None:
         self._ledger = ledger
         self._queues = queues
         self._types = rules.types
@@ -103,8 +129,9 @@ class Reservations:
         self._held: Holders[Reservation] = Holders()
         self._pools = {name: _pool(name, rule, ledger) for name, rule in sorted(rules.pools.items())}
         for pool in self._pools.values():
-            if pool.headroom is not None:
-                queues.orders[pool.key] = ClassQueue(has_headroom=True)
+            used = SharedWindows(pool.windows) if pool.windows is not None else pool.units
+            rule = pool.rule.limit or pool.rule
+            pool.shares = order_of(pool.key, rule, pool.headroom, used, queues=queues, sharing=sharing)
         # Live reservations.
         self.count = 0
 
@@ -168,6 +195,8 @@ class Reservations:
             priority=command.priority,
         )
         self._hold(reservation, key)
+        if pool is not None and pool.shares is not None:
+            pool.shares.given(command.worker, units, command.priority, now)
         if key and pool is not None:
             # Whoever heads the pool's queue and wants the same resource is to hold it up no longer.
             self._ledger.freed.append(pool.key)
@@ -394,7 +423,7 @@ class Reservations:
             self._held.add(key, reservation)
         pool = self._pools.get(reservation.pool)
         if pool is not None and not reservation.is_refilling:
-            pool.hold(reservation.units, reservation.priority)
+            pool.hold(reservation, reservation.units)
 
     def _settle(self, reservation: Reservation, unused: int, now: int) -> None:
         pool = self._pools.get(reservation.pool)
@@ -419,7 +448,7 @@ class Reservations:
         pool = self._pools.get(reservation.pool)
         if pool is not None:
             if not reservation.is_refilling:
-                pool.hold(-reservation.units, reservation.priority)
+                pool.hold(reservation, -reservation.units)
             self._ledger.freed.append(pool.key)
 
 

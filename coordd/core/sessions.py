@@ -29,6 +29,7 @@ from coordd.core.outcomes import (
 from coordd.core.records import Lock, Reservation, Session, Table
 from coordd.core.reservations import Reservations
 from coordd.core.rules import Rules
+from coordd.core.sharing import Sharing
 from coordd.core.views import SessionView
 from coordd.core.waits import Waits
 
@@ -39,14 +40,22 @@ KEEPALIVES_PER_TTL: Final = 3
 class Sessions:
     """Sessions by worker; they are the ledger's, so that what is taken finds its session."""
 
-    __slots__ = ("_changed", "_extend", "_give_back", "_ledger", "_rules", "_sessions", "_waits")
+    __slots__ = ("_changed", "_extend", "_give_back", "_ledger", "_rules", "_sessions", "_sharing", "_waits")
 
     def __init__(
-        self, rules: Rules, ledger: Ledger, locks: Locks, reservations: Reservations, waits: Waits
+        self,
+        rules: Rules,
+        ledger: Ledger,
+        locks: Locks,
+        reservations: Reservations,
+        waits: Waits,
+        *,
+        sharing: Sharing,
     ) -> None:
         self._rules = rules
         self._ledger = ledger
         self._waits = waits
+        self._sharing = sharing
         self._sessions = ledger.sessions
         self._changed = ledger.changes.of[Table.SESSIONS]
         self._extend: dict[type, Callable[[Any, int], None]] = {
@@ -74,6 +83,7 @@ class Sessions:
         session.weight_milli = command.weight_milli
         session.labels = command.labels
         session.ttl_ns = command.ttl_ns or self._rules.session_ttl_ns
+        self._sharing.join(session.worker, session.worker_class, session.weight_milli)
         return SessionOpened(
             session=session,
             is_resumed=is_resumed,
@@ -120,14 +130,12 @@ class Sessions:
         session.expires_at = max(session.expires_at, now + self._rules.recovery_grace_ns)
         session.late_at = _late_at(now, (session.expires_at - now) // KEEPALIVES_PER_TTL)
         self._sessions[session.worker] = session
+        self._sharing.join(session.worker, session.worker_class, session.weight_milli)
         self._ledger.deadlines.schedule(session, session.late_at)
 
     def weight_milli(self, session: Session) -> int:
         """Return a session's weight x 1000: as it registered, else its worker's, else its class's, else 1."""
-        rules = self._rules
-        by_class = rules.worker_class_weights.get(session.worker_class, 1.0)
-        configured = rules.worker_weights.get(session.worker, by_class)
-        return session.weight_milli or round(configured * 1_000)
+        return self._sharing.weights.of(session.worker)
 
     def views(self) -> list[SessionView]:
         """Return every open session, by worker."""
@@ -197,6 +205,7 @@ class Sessions:
 
     def _end(self, session: Session) -> None:
         del self._sessions[session.worker]
+        self._sharing.leave(session.worker)
         self._ledger.deadlines.cancel(session)
         self._changed[session.worker] = None
 

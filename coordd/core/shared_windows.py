@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from coordd.core.records import Cell
 from coordd.core.rules import LOW, MEDIUM, PRIORITIES
-from coordd.core.windows import Bucket, Window, ends_at
+from coordd.core.windows import Bucket, Window, Windows, begins_at, ends_at
 
 _CLASSES = len(PRIORITIES) + 1
 
@@ -26,15 +26,16 @@ class _SharedBucket(Bucket):
 class SharedWindow(Window):
     """A window that keeps its charges by class (index = priority) and by worker.
 
-    `touched`: the workers whose usage has changed since somebody last took them out.
+    `touched`: those of the workers in `watched` whose usage has changed since somebody last took them out.
     """
 
-    __slots__ = ("by_class", "by_worker", "touched")
+    __slots__ = ("by_class", "by_worker", "touched", "watched")
 
     def __init__(self, name: str, length_ns: int, limit: int, changed: dict[Cell, None]) -> None:
         super().__init__(name, length_ns, limit, changed)
         self.by_class = [0] * _CLASSES
         self.by_worker: dict[str, int] = {}
+        self.watched: dict[str, int] = {}
         self.touched: dict[str, None] = {}
 
     def charge(self, worker: str, count: int, at: int, priority: int = MEDIUM) -> None:
@@ -80,6 +81,10 @@ class SharedWindow(Window):
         """See `Window.workers`. Cost: O(workers)."""
         return set(self.by_worker)
 
+    def watch(self, waiting: dict[str, int], touched: dict[str, None]) -> None:
+        """See `Window.watch`."""
+        self.watched, self.touched = waiting, touched
+
     def used_above(self, priority: int) -> int:
         """See `Window.used_above`."""
         return sum(self.by_class[priority + 1 :])
@@ -109,7 +114,52 @@ class SharedWindow(Window):
             self.by_worker[worker] = used
         else:
             self.by_worker.pop(worker, None)
-        self.touched[worker] = None
+        if worker in self.watched:
+            self.touched[worker] = None
+
+
+class SharedWindows:
+    """What `shares.Used` says of a limit: its windows are shared."""
+
+    __slots__ = ("_windows",)
+
+    def __init__(self, windows: Windows) -> None:
+        self._windows = windows
+
+    def parts(self, worker: str) -> list[tuple[int, int]]:
+        """See `Used.parts`."""
+        return [(window.used_by(worker), window.limit) for window in self._windows.of]
+
+    def limits(self) -> tuple[int, ...]:
+        """See `Used.limits`."""
+        return tuple(window.limit for window in self._windows.of)
+
+    def watch(self, waiting: dict[str, int], touched: dict[str, None]) -> None:
+        """See `Used.watch`."""
+        for window in self._windows.of:
+            window.watch(waiting, touched)
+
+    def roll(self, now: int) -> None:
+        """See `Used.roll`."""
+        self._windows.roll(now)
+
+    def last_given(self) -> dict[str, int]:
+        """See `Used.last_given`: the begin of the last bucket in which it is charged. Cost: O(cells)."""
+        last: dict[str, int] = {}
+        for window in self._windows.of:
+            for cell in window.cells():
+                if cell.count:
+                    last[cell.worker] = max(last.get(cell.worker, 0), begins_at(cell))
+        return last
+
+    def leaves_at(self) -> int:
+        """See `Used.leaves_at`."""
+        return self._windows.leaves_at()
+
+    @property
+    def memory_ns(self) -> int:
+        """See `Used.memory_ns`."""
+        return self._windows.of[-1].length_ns
 
 
 def _classes(cell: Cell, just_counted: int) -> list[int]:

@@ -300,6 +300,7 @@ class Waits:
         blocked = self._check_again(waiter, now)
         if blocked is not None and blocked.key == key:
             self._wake_at(key, blocked.frees_at)
+            self._wake_at(key, self._queues.changes_at(key, now))
             return False
         self._exit(waiter)
         if blocked is not None and blocked.key:
@@ -352,6 +353,7 @@ class Waits:
             self.earmarks.move(waiter)
         if waiter.rank in self._queues.heads(blocked.key, now):
             self._wake_at(blocked.key, blocked.frees_at)
+        self._wake_at(blocked.key, self._queues.changes_at(blocked.key, now))
 
     def _exit(self, waiter: Waiter) -> None:
         self._queues.remove(waiter.key, waiter.rank, self._units(waiter))

@@ -121,6 +121,9 @@ class Window:
         """Charge what a cell of another window says, at the latest instant it can have been made."""
         self.charge(cell.worker, cell.count, ends_at(cell))
 
+    def watch(self, waiting: dict[str, int], touched: dict[str, None]) -> None:
+        """Add to `touched` each worker in `waiting` whose usage changes. Only windows that know it do."""
+
     def used_above(self, priority: int) -> int:
         """Return what classes above `priority` are charged with. 0 where the window keeps no classes."""
         return 0
@@ -432,7 +435,7 @@ class Windows:
             if window.length_ns in stored:
                 for cell in stored.pop(window.length_ns):
                     window.load(cell)
-            elif any(window.is_live(_begins_at(cell), now) for cell in known):
+            elif any(window.is_live(begins_at(cell), now) for cell in known):
                 # It would know of that call, had it been there: so it is new.
                 for cell in known:
                     window.take_over(cell)
@@ -449,7 +452,8 @@ def ends_at(cell: Cell) -> int:
     return (cell.bucket + 1) * _width_ns(cell.window_ns) - 1
 
 
-def _begins_at(cell: Cell) -> int:
+def begins_at(cell: Cell) -> int:
+    """Return the first instant of a cell's bucket."""
     return cell.bucket * _width_ns(cell.window_ns)
 
 
