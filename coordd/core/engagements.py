@@ -1,11 +1,13 @@
-"""Who has acted on what lately: the memory that conditions of bundles are judged by.
+"""Who has acted on what lately: the part of the history that decisions need.
 
-Owns: of each item the latest engagement that counts, by kind, for `[locks] memory`. SUCCESS and UNKNOWN
-count, FAILURE does not. Older history is the store's, which a decision can't ask.
+Owns: of each item the latest engagements that count, by kind and outcome, for as long as an interval or a
+condition may ask. SUCCESS and UNKNOWN count, FAILURE does not. Why by outcome: a request may be let off after
+a SUCCESS, and an older UNKNOWN still stands in its way then. Older history is the store's, which a decision
+can't ask.
 Must not know: locks, bundles, who wants to know.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from coordd.core.deadlines import Deadlines
 from coordd.core.recall import Recall
@@ -13,14 +15,23 @@ from coordd.core.records import Engagement, Outcome
 
 
 class Engagements:
-    """The latest engagements by item and kind. `keep_ns` 0: nothing is remembered."""
+    """The latest engagements by item.
 
-    __slots__ = ("_latest", "_recall", "keep_ns")
+    `keep_ns`: for how long any is remembered; `kinds`: those that are remembered longer, with how long. 0:
+    not at all.
+    """
 
-    def __init__(self, keep_ns: int, deadlines: Deadlines) -> None:
+    __slots__ = ("_by_kind", "_latest", "_recall", "keep_ns")
+
+    def __init__(self, keep_ns: int, deadlines: Deadlines, kinds: Mapping[str, int] | None = None) -> None:
         self.keep_ns = keep_ns
-        self._latest: dict[str, dict[str, Engagement]] = {}
-        self._recall: Recall[Engagement] = Recall(deadlines, keep_ns, self._forget)
+        self._latest: dict[str, dict[tuple[str, int], Engagement]] = {}
+        self._recall = Recall(deadlines, keep_ns, self._forget) if keep_ns else None
+        self._by_kind: dict[str, Recall[Engagement]] = {
+            kind: Recall(deadlines, kind_ns, self._forget)
+            for kind, kind_ns in sorted((kinds or {}).items())
+            if kind_ns > keep_ns
+        }
 
     def __iter__(self) -> Iterator[Engagement]:
         """Every engagement that is remembered."""
@@ -28,9 +39,18 @@ class Engagements:
 
     def remember(self, engagement: Engagement) -> None:
         """Take an entry of the history in, if it counts; entries come in the order they were written."""
-        if self.keep_ns and engagement.outcome != Outcome.FAILURE:
-            self._latest.setdefault(engagement.item, {})[engagement.kind] = engagement
-            self._recall.remember(engagement, engagement.at)
+        recall = self._by_kind.get(engagement.kind, self._recall)
+        if recall is not None and engagement.outcome != Outcome.FAILURE:
+            of_item = self._latest.setdefault(engagement.item, {})
+            of_item[(engagement.kind, engagement.outcome)] = engagement
+            recall.remember(engagement, engagement.at)
+
+    def of_item(self, item: str) -> Mapping[tuple[str, int], Engagement] | None:
+        """Return the latest engagements with an item by kind and outcome, None if there are none.
+
+        Some may be older than they are to be remembered: whoever asks compares instants.
+        """
+        return self._latest.get(item)
 
     def latest(self, item: str, kinds: Collection[str], since: int) -> Engagement | None:
         """Return the latest engagement with `item` after `since`, of one of `kinds` (none: of any)."""
@@ -39,14 +59,15 @@ class Engagements:
             return None
         found = [
             engagement
-            for kind, engagement in of_item.items()
+            for (kind, _), engagement in of_item.items()
             if engagement.at > since and (not kinds or kind in kinds)
         ]
         return max(found, key=lambda engagement: (engagement.at, engagement.token), default=None)
 
     def _forget(self, engagement: Engagement) -> None:
         of_item = self._latest[engagement.item]
-        if of_item.get(engagement.kind) is engagement:
-            del of_item[engagement.kind]
+        key = (engagement.kind, engagement.outcome)
+        if of_item.get(key) is engagement:
+            del of_item[key]
             if not of_item:
                 del self._latest[engagement.item]

@@ -1,7 +1,7 @@
 """EngagementTracker: exclusive, leased locks on items, and the part of the history that decisions need.
 
-Owns: who holds which item, which items rest after a lapse, and each item's latest engagement for as long as
-its kind's minimum interval lasts. Older history is the store's.
+Owns: who holds which item, which items rest after a lapse, and the part of the history that is in memory.
+Older history is the store's.
 Rules: the reasons not to grant are looked at in this order, and the first is told: RECENTLY_ENGAGED (waiting
 is no use), HELD, LOCK_DELAY, QUEUED_AHEAD. Every end of a lock writes exactly one engagement. An end nobody
 reported is UNKNOWN.
@@ -14,6 +14,7 @@ from coordd.core.commands import ReleaseLock, RenewLock, RequestLock
 from coordd.core.engagements import Engagements
 from coordd.core.errors import InvalidArgument
 from coordd.core.holders import Holders
+from coordd.core.intervals import Intervals, InTheWay
 from coordd.core.ledger import Ledger, lease_lost, not_holder
 from coordd.core.outcomes import LockReleased, Reason, Renewed
 from coordd.core.queues import QueueKey, Queues, Rank
@@ -43,12 +44,11 @@ class Locks:
         "_changed",
         "_engagements",
         "_held",
+        "_intervals",
         "_is_by_kind",
         "_kinds",
         "_ledger",
         "_queues",
-        "_recent",
-        "_recent_by_kind",
         "_released",
         "_released_recall",
         "_request_memory_ns",
@@ -66,14 +66,8 @@ class Locks:
         self._engagements = ledger.changes.of[Table.ENGAGEMENTS]
         self._held: Holders[Lock] = Holders()
         self._rests: dict[str, Rest] = {}
-        # The latest engagement that counts, by item and kind, while the kind's minimum interval lasts.
-        self._recent: dict[tuple[str, str], Engagement] = {}
-        self._recent_by_kind: dict[str, Recall[Engagement]] = {
-            name: Recall(ledger.deadlines, kind.min_interval_ns, self._forget_recent)
-            for name, kind in rules.kinds.items()
-            if kind.min_interval_ns
-        }
-        self.engaged = Engagements(rules.engagement_memory_ns, ledger.deadlines)
+        self._intervals = Intervals(rules.kinds)
+        self.engaged = Engagements(rules.engagement_memory_ns, ledger.deadlines, self._intervals.memory_ns())
         # Ended locks by token, so that a release sent twice is answered twice.
         self._released: dict[int, Engagement] = {}
         self._released_recall: Recall[Engagement] = Recall(
@@ -88,14 +82,12 @@ class Locks:
 
     def check(self, command: RequestLock, rank: Rank, now: int) -> Blocked | None:
         """See `Component.check`."""
-        kind = self._kinds.get(command.kind)
-        if kind is None:
+        if command.kind not in self._kinds:
             raise unknown_kind(command.kind, self._kinds)
         item = command.item
-        if kind.min_interval_ns:
-            recent = self._recent.get((item, command.kind))
-            if recent is not None and _is_in_the_way(recent, kind, command.quality, now):
-                return _recently_engaged(recent, kind)
+        recent = self._intervals.in_the_way(self.engaged, item, command.kind, command.quality, now)
+        if recent is not None:
+            return _recently_engaged(recent)
         scope = self._scope(item, command.kind)
         lock = self._held.get(scope)
         if lock is not None:
@@ -269,8 +261,7 @@ class Locks:
 
     def engagements(self) -> list[Engagement]:
         """Return the part of the history that is in memory."""
-        remembered = {recent.token: recent for recent in (*self.engaged, *self._recent.values())}
-        return list({**remembered, **self._released}.values())
+        return list({**{engaged.token: engaged for engaged in self.engaged}, **self._released}.values())
 
     def rests(self) -> list[tuple[str, int]]:
         """Return the items that rest, and until when."""
@@ -340,15 +331,6 @@ class Locks:
         self._released[engagement.token] = engagement
         self._released_recall.remember(engagement, engagement.at)
         self.engaged.remember(engagement)
-        recall = self._recent_by_kind.get(engagement.kind)
-        if recall is not None and engagement.outcome != Outcome.FAILURE:
-            self._recent[(engagement.item, engagement.kind)] = engagement
-            recall.remember(engagement, engagement.at)
-
-    def _forget_recent(self, engagement: Engagement) -> None:
-        key = (engagement.item, engagement.kind)
-        if self._recent.get(key) is engagement:
-            del self._recent[key]
 
     def _forget_released(self, engagement: Engagement) -> None:
         del self._released[engagement.token]
@@ -374,18 +356,10 @@ def _key(scope: str) -> QueueKey:
     return ("lock", scope)
 
 
-def _is_in_the_way(recent: Engagement, kind: KindRule, quality: float, now: int) -> bool:
-    # One whose interval is over but was not ticked yet is over: order decides, not the length of a tick.
-    if recent.at + kind.min_interval_ns <= now:
-        return False
-    # An UNKNOWN is never bypassed: quality is no answer to "it may have been done already".
-    return quality < kind.bypass_quality or recent.outcome != Outcome.SUCCESS
-
-
-def _recently_engaged(recent: Engagement, kind: KindRule) -> Blocked:
+def _recently_engaged(recent: InTheWay) -> Blocked:
     return Blocked(
         reason=Reason.RECENTLY_ENGAGED,
-        subject=recent.item,
-        retry_at=recent.at + kind.min_interval_ns,
-        holder=recent.worker,
+        subject=recent.engagement.item,
+        retry_at=recent.until,
+        holder=recent.engagement.worker,
     )

@@ -276,7 +276,10 @@ class Machine:
     @property
     def history_ns(self) -> int:
         """How much of the history decisions need."""
-        needed = [max(kind.min_interval_ns, kind.lock_delay_ns) for kind in self.rules.kinds.values()]
+        needed = [
+            max(kind.min_interval_ns, kind.lock_delay_ns, *kind.min_interval_after_ns.values())
+            for kind in self.rules.kinds.values()
+        ]
         return max([self.rules.request_memory_ns, self.rules.engagement_memory_ns, *needed])
 
     def recover(self, tables: Mapping[Table, Sequence[Row]], last_id: int, now: int) -> None:

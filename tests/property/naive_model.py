@@ -4,8 +4,10 @@ Shares with coordd.core the vocabulary (commands, reasons, rules), and not one l
 no queue per resource, no ring of buckets, no index. Everything that can be derived is derived anew each time.
 """
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 from coordd.core.commands import RequestLock, ReserveResource, TakePermit, WaitableCommand
@@ -124,7 +126,8 @@ class Block:
     reason: Reason
     key: Hashable = None
     retry_at: int | None = None
-    holder: str = ""
+    # One of these, where there may be several.
+    holder: str | frozenset[str] = ""
 
 
 @dataclass
@@ -282,19 +285,26 @@ class Model:
 
     # -- decisions -------------------------------------------------------------------------------------------
 
-    def recent(self, item: str, kind: str, quality: float, now: int) -> Past | None:
-        """The engagement that forbids another one now."""
+    def recent(self, item: str, kind: str, quality: float, now: int) -> tuple[frozenset[str], int] | None:
+        """Whose engagements forbid another one for longest, and until when."""
         rule = self.rules.kinds[kind]
-        past = [
-            entry
-            for entry in self.history
-            if (entry.item, entry.kind) == (item, kind)
-            and entry.outcome != Outcome.FAILURE
-            and entry.at + rule.min_interval_ns > now
-        ]
-        if not past or (past[-1].outcome == Outcome.SUCCESS and quality >= rule.bypass_quality):
+        found: list[tuple[int, str]] = []
+        for entry in self.history:
+            if entry.item != item or entry.outcome == Outcome.FAILURE:
+                continue
+            interval = Fraction(rule.min_interval_after_ns.get(entry.kind, 0))
+            if entry.kind == kind:
+                interval = max(interval, Fraction(rule.min_interval_ns))
+            if entry.outcome == Outcome.SUCCESS:
+                interval *= 1 - Fraction(quality) * Fraction(rule.quality_discount)
+                if quality >= rule.bypass_quality:
+                    interval = Fraction(0)
+            if entry.at + interval > now:
+                found.append((math.ceil(entry.at + interval), entry.worker))
+        if not found:
             return None
-        return past[-1]
+        until, _ = max(found)
+        return frozenset(worker for each, worker in found if each == until), until
 
     def block(
         self, command: WaitableCommand, ahead: set[Hashable], now: int, *, is_waiting: bool = False
@@ -318,10 +328,9 @@ class Model:
         if command.kind not in self.rules.kinds:
             raise Broken("UNKNOWN_KIND")
         recent = self.recent(command.item, command.kind, command.quality, now)
-        interval = self.rules.kinds[command.kind].min_interval_ns
         engaged: Block | None = None
         if recent is not None:
-            engaged = Block(Reason.RECENTLY_ENGAGED, None, recent.at + interval, recent.worker)
+            engaged = Block(Reason.RECENTLY_ENGAGED, None, recent[1], recent[0])
         scope = self.scope(command.item, command.kind)
         key = ("lock", scope)
         busy: Block | None = None

@@ -11,8 +11,17 @@ def rules_of(*, is_exclusive_by_kind: bool = False) -> Rules:
             "reply": KindRule(
                 ttl_ns=20 * SECOND, lock_delay_ns=5 * SECOND, min_interval_ns=40 * SECOND, bypass_quality=1.0
             ),
-            "like": KindRule(ttl_ns=10 * SECOND, lock_delay_ns=0),
-            "quote": KindRule(ttl_ns=10 * SECOND, lock_delay_ns=3 * SECOND, min_interval_ns=15 * SECOND),
+            "like": KindRule(
+                ttl_ns=10 * SECOND, lock_delay_ns=0, min_interval_after_ns={"reply": 7 * SECOND}
+            ),
+            # Halves and quarters: so that the model's fractions and the core's floats are the same numbers.
+            "quote": KindRule(
+                ttl_ns=10 * SECOND,
+                lock_delay_ns=3 * SECOND,
+                min_interval_ns=15 * SECOND,
+                min_interval_after_ns={"like": 9 * SECOND, "reply": 25 * SECOND},
+                quality_discount=0.75,
+            ),
         },
         types={
             "db": TypeRule(ttl_ns=15 * SECOND, pool="conns"),

@@ -1,6 +1,6 @@
 from coordd.core.deadlines import Deadlines
 from coordd.core.engagements import Engagements
-from coordd.core.limits import HOUR, MINUTE
+from coordd.core.limits import HOUR, MINUTE, SECOND
 from coordd.core.records import Engagement, Outcome
 
 T0 = 1_000 * HOUR
@@ -45,3 +45,27 @@ def test_without_a_memory_nothing_is_remembered() -> None:
     engagements.remember(engagement(1, T0))
     assert list(engagements) == []
     assert len(deadlines) == 0
+
+
+def test_kinds_may_be_remembered_for_longer_than_others() -> None:
+    deadlines = Deadlines()
+    engagements = Engagements(MINUTE, deadlines, {"reply": HOUR, "like": SECOND})
+    reply, like = engagement(1, T0), engagement(2, T0, kind="like")
+    for each in (reply, like):
+        engagements.remember(each)
+    recall = deadlines.pop_due(T0 + 2 * MINUTE)
+    assert recall is not None
+    recall.sweep(T0 + 2 * MINUTE)  # type: ignore[attr-defined]
+    assert list(engagements) == [reply]
+    assert engagements.of_item("a") == {("reply", 1): reply}
+    assert engagements.of_item("b") is None
+
+
+def test_the_latest_of_each_outcome_is_remembered() -> None:
+    engagements = Engagements(HOUR, Deadlines())
+    unknown = engagement(1, T0, outcome=Outcome.UNKNOWN)
+    first, second = engagement(2, T0 + 1), engagement(3, T0 + 2)
+    for each in (unknown, first, second):
+        engagements.remember(each)
+    assert list(engagements) == [unknown, second]
+    assert engagements.latest("a", (), 0) is second
