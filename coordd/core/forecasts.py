@@ -175,8 +175,7 @@ class Forecasts:
         # What was asked for in the bin that began at `_begins`, by class.
         self._counts = [0] * (len(PRIORITIES) + 1)
         self._begins = 0
-        # Window length -> by class, what those above it are expected to ask for within it; it holds for a
-        # bin.
+        # Window length -> by class, what those above it are expected to want within it; it holds for a bin.
         self._above: dict[int, list[int]] = {}
         self._fresh_until = 0
 
@@ -196,10 +195,10 @@ class Forecasts:
         self._counts = [0] * len(self._counts)
         self._fresh_until = 0
 
-    def expected_above(self, priority: int, length_ns: int, now: int, at: int = 0) -> int:
-        """Return how many calls the classes above `priority` are expected to ask for within `length_ns`.
+    def expected_above(self, priority: int, length_ns: int, at: int, now: int) -> int:
+        """Return how many calls the classes above `priority` will want within `length_ns` from `at`.
 
-        That is from `at` on; 0: from now on. Cost: O(1) but once in a bin, or where `at` is given.
+        In parts of 10**6 of a call. Cost: O(1) but once in a bin, or where `at` is not `now`.
         """
         if at > now:
             return self._expected(length_ns, at, now)[priority]
@@ -214,8 +213,8 @@ class Forecasts:
             yield priority, self._classes[priority].rate_ppm(now)
 
     def expected_of(self, priority: int, length_ns: int, now: int) -> int:
-        """Return how many calls a class is expected to ask for within `length_ns` from now."""
-        return _whole(self._classes[priority].expected_ppm(length_ns, now, now))
+        """Return how many calls a class will want within `length_ns` from now, in parts of 10**6."""
+        return self._classes[priority].expected_ppm(length_ns, now, now)
 
     def load(self, record: Forecast) -> None:
         """Take in what was learnt, as it was stored."""
@@ -238,7 +237,7 @@ class Forecasts:
     def _expected(self, length_ns: int, at: int, now: int) -> list[int]:
         above, total = [0] * len(self._counts), 0
         for priority in reversed(PRIORITIES):
-            above[priority] = _whole(total)
+            above[priority] = total
             known = self._classes.get(priority)
             total += known.expected_ppm(length_ns, at, now) if known is not None else 0
         return above
@@ -247,10 +246,6 @@ class Forecasts:
 def next_bin(now: int) -> int:
     """Return when the bin of the instant `now` ends: until then no forecast changes."""
     return now - now % BIN_NS + BIN_NS
-
-
-def _whole(ppm: int) -> int:
-    return (ppm + PPM // 2) // PPM
 
 
 def _next_hour(at: int) -> int:

@@ -5,16 +5,18 @@ Owns: how much is kept from whom. Rules: the parts `headroom = {critical = 0.05}
 nothing stays idle once they have had it, and a class that waits is held up by those above for no more than
 their floor. Of an endpoint low and medium classes also leave what the classes above them are expected to ask
 for, up to a part of each window; the higher of the two is kept, not their sum. Each class is left at least
-one unit, and whoever wants several is left as many, so that it can be served at all.
+one unit, and whoever wants several of what is expected of others only is left as many, so that it can be
+served at all.
 Must not know: who waits, and how windows are counted.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from coordd.core.expected import Expected, expected_of
 from coordd.core.forecasts import Forecasts, next_bin
 from coordd.core.rules import MEDIUM, PRIORITIES
-from coordd.core.windows import Kept, Window, Windows
+from coordd.core.windows import Kept, Windows
 
 _PPM: Final = 1_000_000
 
@@ -42,36 +44,32 @@ class Headroom:
         """Return how many of `limit` units are kept from `priority` by the configuration, rounded up."""
         return min(limit - 1, -(-self._kept_ppm[priority] * limit // _PPM))
 
-    def expected(self, priority: int, window: Window, now: int, at: int = 0) -> int:
-        """Return how many units of a window are kept for what classes above `priority` are expected to want.
-
-        What they have used included. `at`: of the window that begins then; 0: now.
-        """
-        if self._forecasts is None or priority > MEDIUM:
-            return 0
-        expected = self._forecasts.expected_above(priority, window.length_ns, now, at)
-        return min(expected, self._forecast_ppm * window.limit // _PPM)
-
-    def reserve(self, priority: int, window: Window, now: int, at: int = 0) -> int:
-        """Return how many units of a window are kept from `priority`, what classes above used included.
-
-        0..limit - 1.
-        """
-        expected = self.expected(priority, window, now, at)
-        return min(window.limit - 1, max(self.floor(priority, window.limit), expected))
-
     def kept(self, priority: int, windows: Windows, now: int, count: int = 1, at: int = 0) -> Kept | None:
         """Return what is kept of each window from `priority`, which wants `count`; None: nothing.
 
+        Args: at: what is expected in the window that begins then; 0: now.
         Cost: O(1) if no class above has a floor or has ever asked, else O(windows).
         """
         if not self._kept_ppm[priority] and (self._forecasts is None or self._forecasts.highest <= priority):
             return None
-        units = tuple(
-            min(self.reserve(priority, window, now, at), max(0, window.limit - count))
+        units = tuple(self.floor(priority, window.limit) for window in windows.of)
+        expected: tuple[Expected | None, ...] = ()
+        if self._forecasts is not None and priority <= MEDIUM:
+            expected = self._expected(self._forecasts, priority, windows, count, max(at, now), now=now)
+        return Kept(priority, units, expected) if any(units) or expected else None
+
+    def _expected(
+        self, forecasts: Forecasts, priority: int, windows: Windows, count: int, at: int, *, now: int
+    ) -> tuple[Expected | None, ...]:
+        expected = tuple(
+            expected_of(
+                forecasts.expected_above(priority, window.length_ns, at, now),
+                window.length_ns,
+                min(self._forecast_ppm * window.limit // _PPM, window.limit - count),
+            )
             for window in windows.of
         )
-        return Kept(priority, units) if any(units) else None
+        return expected if any(expected) else ()
 
     def changes_at(self, now: int) -> int:
         """Return when what is kept may change by the mere passing of time; 0: never."""
@@ -91,8 +89,23 @@ class Headroom:
         Then whoever waits in that class, though it goes first, does not wait any longer for it.
         """
         kept = self.kept(below, windows, now)
-        return kept is not None and all(
-            window.used_above(below) + count <= units
-            for window, units in zip(windows.of, kept.units, strict=True)
-            if units
+        return kept is not None and (
+            _is_within_floors(count, kept, windows) or _is_expected(count, kept, windows, now)
         )
+
+
+def _is_within_floors(count: int, kept: Kept, windows: Windows) -> bool:
+    return any(kept.units) and all(
+        window.used_above(kept.priority) + count <= units
+        for window, units in zip(windows.of, kept.units, strict=True)
+        if units
+    )
+
+
+def _is_expected(count: int, kept: Kept, windows: Windows, now: int) -> bool:
+    aside = [
+        window.set_aside(expected, now)
+        for window, expected in zip(windows.of, kept.expected or (None,) * len(windows.of), strict=True)
+        if expected is not None
+    ]
+    return any(units > 0 for units in aside) and all(count <= units for units in aside if units > 0)

@@ -185,7 +185,13 @@ class RateLimits:
 
     def estimate(self, command: TakePermit, rank: Rank, blocked: Blocked, now: int) -> int | None:
         """See `Component.estimate`: exact for the first in the queue, if nothing comes back early."""
-        return max(0, blocked.retry_at - now)
+        if blocked.reason is not Reason.HEADROOM:
+            return max(0, blocked.retry_at - now)
+        # What is kept for others is more likely to be taken by them than to be set free.
+        limit = self._limits[command.endpoint]
+        start, hold_ns = max(now, blocked.retry_at), limit.rule.use_within_ns
+        kept = limit.kept_at(now, command.priority, command.count, now)
+        return limit.windows.earliest(command.count, start, hold_ns, now, kept, since=now).at - now
 
     def is_for(self, command: TakePermit, grant: object) -> bool:
         """See `Component.is_for`."""
@@ -575,7 +581,7 @@ def _earliest_slot(limit: Limit, command: ScheduleRequest, start: int, now: int)
         slot = start
         if limit.pace is not None and priority < CRITICAL:
             slot = limit.pace.slot(count, start)
-        start = windows.earliest(count, slot, hold_ns, now, kept).at
+        start = windows.earliest(count, slot, hold_ns, now, kept, since=now).at
         if start == slot:
             return start
 
@@ -592,7 +598,7 @@ def _earliest_behind(limit: Limit, ahead: int, command: ScheduleRequest, start: 
     kept = limit.kept_at(start, command.priority, count, now)
     next_ones = min(ahead, windows.smallest())
     served_at = windows.earliest(next_ones, now, rule.use_within_ns, now).at
-    start = windows.earliest(ahead + count, max(start, served_at), hold_ns, now, kept).at
+    start = windows.earliest(ahead + count, max(start, served_at), hold_ns, now, kept, since=now).at
     use_by = served_at + rule.use_within_ns
     aside = Booking(0, limit.name, "", next_ones, now, served_at, served_at, use_by)
     windows.book(aside)
@@ -611,7 +617,7 @@ def _name(subject: str) -> str:
 
 def windows_of(name: str, rule: LimitRule, ledger: Ledger) -> Windows:
     """Return the windows of a rule; such as know who uses them, if that is asked for."""
-    is_shared = rule.is_fair or bool(rule.headroom) or rule.forecast_max > 0
+    is_shared = rule.is_fair or bool(rule.headroom)
     window_type = SharedWindow if is_shared else Window
     return Windows(name, rule.windows, rule.use_within_ns, ledger.changes.cells, window_type)
 
@@ -730,7 +736,7 @@ def _behind(
     """
     ahead = queues.units_ahead(first.key, rank, now)
     begins_at = pace.begins_at(rank[2], ahead) if pace is not None else 0
-    later = windows.earliest(ahead + count, max(now, begins_at), windows.use_within_ns, now, kept)
+    later = windows.earliest(ahead + count, max(now, begins_at), windows.use_within_ns, now, kept, since=now)
     is_full = first.retry_at > now
     return Blocked(
         reason=first.reason if is_full else Reason.QUEUED_AHEAD,

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from msgspec import Struct
 from sortedcontainers import SortedDict
 
+from coordd.core.expected import Expected
 from coordd.core.limits import BUCKETS_PER_WINDOW
 from coordd.core.records import Booking, Cell
 from coordd.core.rules import MEDIUM
@@ -33,10 +34,14 @@ class Full(Struct, frozen=True, gc=False):
 
 
 class Kept(NamedTuple):
-    """What a class must leave to those above it: `units` of each window, what these have used included."""
+    """What a class must leave to those above it, of each window.
+
+    `units`: what these have used included. `expected`: what they will want; (): nothing is expected.
+    """
 
     priority: int
     units: tuple[int, ...]
+    expected: tuple[Expected | None, ...] = ()
 
 
 class Bucket:
@@ -230,6 +235,28 @@ class Window:
                 at = ends
         return at
 
+    def earliest_beside(
+        self, expected: Expected, count: int, start: int, hold_ns: int, now: int, *, since: int
+    ) -> int:
+        """As `earliest`, of one who also leaves room for what others are expected to want.
+
+        Args: since: see `Expected.clears_at`.
+        """
+        at, most = start, min(expected.most, self.limit - count)
+        for begins, ends, level in self._levels(now):
+            room = self.limit - level - count
+            if (room >= most and not self._booked) or begins >= self._left_at(
+                (at + hold_ns) // self.width_ns
+            ):
+                break
+            if room < most:
+                at = max(at, ends if room < 0 else expected.clears_at(room, ends, since))
+        return at
+
+    def set_aside(self, expected: Expected, now: int) -> int:
+        """Return how many units are to be left now for what is expected. Cost: O(buckets + bookings)."""
+        return max(level + expected.within(ends - now) for _, ends, level in self._levels(now)) - self.used
+
     def room(self, hold_ns: int, now: int) -> int:
         """Return how many more fit for good if taken now; below 0 after the limit was lowered."""
         left_at = self._left_at((now + hold_ns) // self.width_ns)
@@ -354,7 +381,7 @@ class Windows:
             window.limit - window.used - max(0, units - window.used_above(kept.priority)) - count
             for window, units in zip(self.of, kept.units, strict=True)
         ]
-        if min(rooms) >= self._booked:
+        if not kept.expected and min(rooms) >= self._booked:
             return True
         return min(rooms) >= 0 and self.earliest(count, now, self.use_within_ns, now, kept).at == now
 
@@ -377,25 +404,30 @@ class Windows:
             if used:
                 window.charge(worker, used, now, priority)
 
-    def earliest(self, count: int, start: int, hold_ns: int, now: int, kept: Kept | None = None) -> Full:
+    def earliest(
+        self, count: int, start: int, hold_ns: int, now: int, kept: Kept | None = None, *, since: int = 0
+    ) -> Full:
         """Return the first instant from `start` on at which every window has room, and which was last.
 
         Args: count: 1..smallest() less what is `kept`; above it: as if taken in as many goes as it needs,
-        each when the last has left.
+        each when the last has left. since: see `Expected.clears_at`.
         """
         self.roll(now)
-        priority, units = kept or Kept(0, (0,) * len(self.of))
+        priority, units, expected = kept or Kept(0, (0,) * len(self.of))
+        expected = expected or (None,) * len(self.of)
         full = Full(start, 0)
         is_moving = True
         while is_moving:
             is_moving = False
-            for window, kept_units in zip(self.of, units, strict=True):
-                rest = (count - 1) % (window.limit - kept_units)
-                at = window.earliest(rest + 1, full.at, hold_ns, now, priority=priority, kept=kept_units)
+            for window, kept_units, others in zip(self.of, units, expected, strict=True):
+                rest = (count - 1) % (window.limit - _left_alone(kept_units, others)) + 1
+                at = window.earliest(rest, full.at, hold_ns, now, priority=priority, kept=kept_units)
+                if others is not None:
+                    at = window.earliest_beside(others, rest, at, hold_ns, now, since=since)
                 if at > full.at:
                     full = Full(at, window.length_ns)
                     is_moving = True
-        return self._in_rounds(full, count, units)
+        return self._in_rounds(full, count, tuple(map(_left_alone, units, expected)))
 
     def _in_rounds(self, full: Full, count: int, units: tuple[int, ...]) -> Full:
         """Put off what takes several goes by the length of the window for each but the last."""
@@ -440,6 +472,10 @@ class Windows:
                 for cell in known:
                     window.take_over(cell)
         return [cell for gone in stored.values() for cell in gone]
+
+
+def _left_alone(kept_units: int, expected: Expected | None) -> int:
+    return max(kept_units, expected.most) if expected is not None else kept_units
 
 
 def left_at(cell: Cell) -> int:
