@@ -17,6 +17,7 @@ from coordd.cli.invocation import Command, RootGroup
 from coordd.cli.limit_commands import capacity, limits, pools, reservations
 from coordd.cli.lock_commands import lock, locks, release, show, stats
 from coordd.cli.operator_commands import drain, force_release, status, watch
+from coordd.cli.session_commands import sessions
 
 __all__ = ["coordctl", "main"]
 
@@ -64,8 +65,8 @@ def completion(shell: str) -> None:
 
 
 for _command in (
-    status, locks, show, lock, release, reservations, pools, limits, capacity, stats, watch, force_release,
-    drain, completion,
+    status, locks, show, lock, release, reservations, pools, limits, capacity, sessions, stats,
+    watch, force_release, drain, completion,
 ):  # fmt: skip
     coordctl.add_command(_command)
 

@@ -65,7 +65,7 @@ def faring(daemon: ScriptedDaemon) -> ScriptedDaemon:
         "GetStatus",
         admin_pb2.GetStatusResponse(
             version="0.1.0", now=AT, uptime=Duration(seconds=3725), locks=12, waiters=7, waiters_away=2,
-            commits=1234, commit_time_mean=Duration(nanos=1_200_000),
+            sessions=5, commits=1234, commit_time_mean=Duration(nanos=1_200_000),
         ),
     )  # fmt: skip
     endpoint = rate_limit_pb2.EndpointStatus(
@@ -93,6 +93,7 @@ def test_status_is_one_readable_screen(faring: ScriptedDaemon, run: Run) -> None
     assert lines(result.stdout) == [
         f"coordd 0.1.0 at {where}: endpoints CRITICAL, granting, up 1h2m5s, clock 2026-11-23T16:00:48Z",
         "live     12 locks, 0 reservations, 0 permits, 0 bookings",
+        "workers  5 sessions",
         "waiting  7 waiters, 2 of them away",
         "done     0 commands in 1,234 commits, 1.2ms each; last id 0",
         "",
@@ -112,9 +113,12 @@ def test_status_points_to_what_operators_have_changed(faring: ScriptedDaemon, ru
 
 
 def test_status_counts_one_in_the_singular(faring: ScriptedDaemon, run: Run) -> None:
-    faring.answers("GetStatus", admin_pb2.GetStatusResponse(locks=1, bookings=1, waiters=1, commits=1))
-    assert lines(run("status").stdout)[1:4] == [
+    faring.answers(
+        "GetStatus", admin_pb2.GetStatusResponse(locks=1, bookings=1, waiters=1, commits=1, sessions=1)
+    )
+    assert lines(run("status").stdout)[1:5] == [
         "live     1 lock, 0 reservations, 0 permits, 1 booking",
+        "workers  1 session",
         "waiting  1 waiter, 0 of them away",
         "done     0 commands in 1 commit; last id 0",
     ]
@@ -667,3 +671,27 @@ def test_a_watch_of_a_daemon_that_stops_says_so(daemon: ScriptedDaemon, run: Run
     result = run("watch")
     assert len(lines(result.stdout)) == 1
     assert (result.exit_code, result.stderr) == (3, "coordctl watch: the daemon is stopping (DRAINING)\n")
+
+
+# ---------------------------------------------------------------------------------------------- sessions
+
+
+def test_sessions(daemon: ScriptedDaemon, run: Run) -> None:
+    session = admin_pb2.SessionInfo(
+        worker="w7", session_id=9, worker_class="fast", weight=2.5, labels={"zone": "a", "host": "h1"},
+        opened_at=AT, expires_in=Duration(seconds=21), held=3, connected=True,
+    )  # fmt: skip
+    gone = admin_pb2.SessionInfo(worker="w8", weight=1, opened_at=AT, expires_in=Duration(seconds=2))
+    daemon.answers("ListSessions", admin_pb2.ListSessionsResponse(sessions=[session, gone]))
+    assert table_of(run("sessions").stdout) == [
+        ["WORKER", "CLASS", "WEIGHT", "HOLDS", "CONNECTED", "OPENED", "ENDS", "IN", "LABELS"],
+        ["w7", "fast", "2.5", "3", "yes", "2026-11-23T16:00:48Z", "21s", "host=h1", "zone=a"],
+        ["w8", "1", "0", "no", "2026-11-23T16:00:48Z", "2s"],
+    ]
+    assert table_of(run("sessions", "--limit", "1").stdout)[1][0] == "w7"
+    assert json.loads(run("sessions", "--json").stdout)[0]["session_id"] == "9"
+
+
+def test_no_sessions(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers("ListSessions", admin_pb2.ListSessionsResponse())
+    assert "no sessions" in run("sessions").output
