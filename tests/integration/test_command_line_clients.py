@@ -62,9 +62,11 @@ async def test_grpcurl_lists_and_describes_what_there_is(process: DaemonProcess)
     assert code == 0
     assert output.split() == [
         "coordd.v1.AdminService",
+        "coordd.v1.BundleService",
         "coordd.v1.EngagementService",
         "coordd.v1.RateLimitService",
         "coordd.v1.ReservationService",
+        "coordd.v1.SessionService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
     ]
