@@ -16,7 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from coordd.core import gates, records, views
 from coordd.core.limits import DAY, HOUR, MILLISECOND, MINUTE, SECOND
-from coordd.core.outcomes import Grant, Granted, Place, Reason, Refused
+from coordd.core.outcomes import Grant, Granted, Place, Reason, Refused, grant_id
 from coordd.store.protocol import EngagementCount
 from coordd.v1 import admin_pb2, bundle_pb2, common_pb2, engagement_pb2, rate_limit_pb2, reservation_pb2
 
@@ -175,8 +175,8 @@ def permit(held: records.Permit, now: int) -> rate_limit_pb2.Permit:
 
 def bundle(held: records.Bundle, now: int) -> bundle_pb2.Bundle:
     """Return a live bundle, seen at `now` (ns)."""
-    ends = [
-        member.expires_at
+    leases = [
+        member
         for member in held.held
         if isinstance(member, records.Lock)
         or (isinstance(member, records.Reservation) and not member.is_refilling)
@@ -190,7 +190,8 @@ def bundle(held: records.Bundle, now: int) -> bundle_pb2.Bundle:
             reservation(member, now) for member in held.held if isinstance(member, records.Reservation)
         ],
         permits=[permit(member, now) for member in held.held if isinstance(member, records.Permit)],
-        expires_in=duration(min(ends) - now) if ends else None,
+        expires_in=duration(min(lease.expires_at for lease in leases) - now) if leases else None,
+        lease_ids=map(grant_id, leases),
     )
 
 

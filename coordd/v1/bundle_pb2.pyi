@@ -205,6 +205,7 @@ class Bundle(_message.Message):
     RESERVATIONS_FIELD_NUMBER: _builtins.int
     PERMITS_FIELD_NUMBER: _builtins.int
     EXPIRES_IN_FIELD_NUMBER: _builtins.int
+    LEASE_IDS_FIELD_NUMBER: _builtins.int
     bundle_id: _builtins.int
     """Output only. Names the bundle; from the same sequence as fencing tokens."""
     worker: _builtins.str
@@ -229,6 +230,10 @@ class Bundle(_message.Message):
     def expires_in(self) -> _duration_pb2.Duration:
         """Output only. Time left until the first of its renewable leases ends; absent where it has none."""
 
+    @_builtins.property
+    def lease_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Output only. The ids of those leases: fencing tokens, and the ids of reservations that can be renewed."""
+
     def __init__(
         self,
         *,
@@ -239,10 +244,11 @@ class Bundle(_message.Message):
         reservations: _abc.Iterable[_reservation_pb2.Reservation] | None = ...,
         permits: _abc.Iterable[_rate_limit_pb2.Permit] | None = ...,
         expires_in: _duration_pb2.Duration | None = ...,
+        lease_ids: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_in", b"expires_in", "granted_at", b"granted_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_id", b"bundle_id", "expires_in", b"expires_in", "granted_at", b"granted_at", "locks", b"locks", "permits", b"permits", "reservations", b"reservations", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_id", b"bundle_id", "expires_in", b"expires_in", "granted_at", b"granted_at", "lease_ids", b"lease_ids", "locks", b"locks", "permits", b"permits", "reservations", b"reservations", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

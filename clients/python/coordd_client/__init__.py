@@ -6,11 +6,29 @@
                 answer = await post(text, fence=lock.fencing_token)
                 permit.response(answer.status_code, answer.headers)
 
+Both at once or neither, so that nothing is held while something else is waited for:
+
+        async with client.bundle(lock("tweet:123", kind="reply"), permit("post_tweet"), wait=60) as bundle:
+            answer = await post(text, fence=bundle.lock.fencing_token)
+            bundle.permit.response(answer.status_code, answer.headers)
+
 `coordd_client.blocking` is the same for scripts without an event loop, `coordd_client.testing` a daemon in
 memory for tests without a network. `coordd_client.errors` draws the tree of what can go wrong.
 """
 
-from coordd_client.blocks import HeldLock, HeldPermit, HeldReservation
+from coordd_client.blocks import HeldBundle, HeldLock, HeldPermit, HeldReservation
+from coordd_client.claims import (
+    Claim,
+    LockClaim,
+    NotEngaged,
+    PermitClaim,
+    ReservationClaim,
+    lock,
+    not_engaged,
+    permit,
+    reservation,
+    units,
+)
 from coordd_client.client import Client
 from coordd_client.errors import (
     BookingLapsed,
@@ -31,10 +49,12 @@ from coordd_client.errors import (
     WaitTimeout,
 )
 from coordd_client.held_session import HeldSession
+from coordd_client.holdings import BundledLock, BundledPermit
 from coordd_client.retries import Config
 from coordd_client.values import (
     Availability,
     Booking,
+    Bundle,
     CapacityChanged,
     EndpointStatus,
     Engagement,
@@ -71,7 +91,11 @@ __all__ = [
     "Availability",
     "Booking",
     "BookingLapsed",
+    "Bundle",
+    "BundledLock",
+    "BundledPermit",
     "CapacityChanged",
+    "Claim",
     "Client",
     "Config",
     "CoorddError",
@@ -83,6 +107,7 @@ __all__ = [
     "GateChanged",
     "GateState",
     "Health",
+    "HeldBundle",
     "HeldLock",
     "HeldPermit",
     "HeldReservation",
@@ -95,11 +120,14 @@ __all__ = [
     "LeaseLost",
     "LeasesExpiring",
     "Lock",
+    "LockClaim",
+    "NotEngaged",
     "NotFound",
     "NotHolder",
     "OutOfRange",
     "Outcome",
     "Permit",
+    "PermitClaim",
     "Priority",
     "QueueFull",
     "Queued",
@@ -110,6 +138,7 @@ __all__ = [
     "RequestEnded",
     "RequestIdReused",
     "Reservation",
+    "ReservationClaim",
     "RevocationReason",
     "Revoked",
     "SessionEvent",
@@ -122,4 +151,9 @@ __all__ = [
     "Window",
     "WindowAllocation",
     "WorkerAllocation",
+    "lock",
+    "not_engaged",
+    "permit",
+    "reservation",
+    "units",
 ]

@@ -13,19 +13,20 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import grpc
 
-from coordd_client import arguments, locks, reservations
+from coordd_client import arguments, bundles, locks, reservations
 from coordd_client import permits as permit_calls
 from coordd_client.binding import named_after
+from coordd_client.claims import Claim
 from coordd_client.client import DEFAULT_ADDRESS
 from coordd_client.errors import CoorddError, Unavailable, raise_for
-from coordd_client.holdings import Holding, LockHolding, PermitHolding, ReservationHolding
+from coordd_client.holdings import BundleHolding, Holding, LockHolding, PermitHolding, ReservationHolding
 from coordd_client.messages import Call, Method, Page, Terms, Wait, codecs, stream_ended
 from coordd_client.retries import Backoff, Config
 from coordd_client.session import WAIT_S_MIN, OnQueued, Stamped, is_answer, still_held, warn_of
 from coordd_client.transport import CHANNEL_OPTIONS
-from coordd_client.values import Lock, Permit, Priority, Queued, Reservation
+from coordd_client.values import Bundle, Lock, Permit, Priority, Queued, Reservation
 
-__all__ = ["Client", "HeldLock", "HeldPermit", "HeldReservation"]
+__all__ = ["Client", "HeldBundle", "HeldLock", "HeldPermit", "HeldReservation"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -170,6 +171,14 @@ class HeldPermit(_Block[Permit], PermitHolding):
     """`with client.permit(...) as permit`: a permit that is settled when the block ends."""
 
 
+class HeldBundle(_Block[Bundle], BundleHolding):
+    """`with client.bundle(...) as bundle`: all of it or none, held for the shortest `ttl` unless renewed."""
+
+    def renew(self) -> None:
+        """Extends every lease of it from now by its `ttl`. Raises: LeaseLost, NotHolder, Unavailable."""
+        self._renew()
+
+
 def _method(build: Callable[P, Call[T]]) -> Callable[Concatenate["Client", P], T]:
     @named_after(build)
     def method(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -265,6 +274,18 @@ class Client:
             self.worker, endpoint, permits=permits, priority=priority, booking_id=booking_id
         )
         return HeldPermit(self._session, terms, wait, on_queued)
+
+    def bundle(
+        self,
+        *claims: Claim,
+        wait: float | None = None,
+        priority: Priority = Priority.MEDIUM,
+        quality: float | None = None,
+        on_queued: OnQueued | None = None,
+    ) -> HeldBundle:
+        """Returns a block that holds all of `claims` or nothing. See coordd_client.Client.bundle."""
+        terms = bundles.terms(self.worker, claims, priority=priority, quality=quality)
+        return HeldBundle(self._session, terms, wait, on_queued)
 
     get_lock = _method(locks.get_lock)
     has_recent_engagement = _method(locks.has_recent_engagement)

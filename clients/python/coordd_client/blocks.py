@@ -1,16 +1,18 @@
 """`async with` blocks: what is granted at the beginning goes back at the end, whatever happens between."""
 
 import asyncio
+import contextlib
+import math
 from types import TracebackType
 from typing import Self, TypeVar
 
 from coordd_client import arguments
 from coordd_client.errors import CoorddError
-from coordd_client.holdings import Holding, LockHolding, PermitHolding, ReservationHolding
+from coordd_client.holdings import BundleHolding, Holding, LockHolding, PermitHolding, ReservationHolding
 from coordd_client.leases import Keeper
 from coordd_client.messages import Terms
 from coordd_client.session import OnQueued, Session
-from coordd_client.values import Lock, Permit, Reservation
+from coordd_client.values import Bundle, Lock, Permit, Reservation
 
 T = TypeVar("T")
 
@@ -31,7 +33,7 @@ class _Block(Holding[T]):
         granted = await self._session.ask(self._terms, self._wait_s, self._on_queued)
         self.hold(granted.value, granted.as_of_s)
         self._session.open_blocks.add(self)
-        if self._terms.renew is not None:
+        if self._terms.renew is not None and self.left_s < math.inf:
             self._keeper = Keeper(self._session, self, self._terms.renew)
         return self
 
@@ -41,9 +43,13 @@ class _Block(Holding[T]):
         self.end()
         self._session.open_blocks.discard(self)
         if self._keeper is not None:
-            self._keeper.end(error)
+            try:
+                self._keeper.end(error)
+            finally:
+                if self._keeper.lost is not None:
+                    await self._leave(error)
             if self._keeper.lost is not None:
-                return  # there is nothing left to give back: the daemon itself records UNKNOWN
+                return
         # A task of its own: a second cancellation must not keep the grant from going back.
         giving_back = self._session.spawn(self._give_back(error))
         try:
@@ -52,6 +58,9 @@ class _Block(Holding[T]):
             if error is None:
                 raise
             error.add_note(f"coordd_client: could not give it back: {failure}")
+
+    async def _leave(self, error: BaseException | None) -> None:
+        """Leaves a lease that is lost: nothing is left to give back, the daemon itself records UNKNOWN."""
 
     async def _give_back(self, error: BaseException | None) -> None:
         if self._keeper is not None:
@@ -69,3 +78,12 @@ class HeldReservation(_Block[Reservation], ReservationHolding):
 
 class HeldPermit(_Block[Permit], PermitHolding):
     """`async with client.permit(...) as permit`: a permit that is settled when the block ends."""
+
+
+class HeldBundle(_Block[Bundle], BundleHolding):
+    """`async with client.bundle(...) as bundle`: all of it, renewed until the block ends, or none of it."""
+
+    async def _leave(self, error: BaseException | None) -> None:
+        """Gives back what is left of a bundle of which something is lost."""
+        with contextlib.suppress(CoorddError):
+            await asyncio.shield(self._session.spawn(self._give_back(error)))

@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from coordd_client import arguments, locks, reservations, sessions
+from coordd_client import arguments, bundles, locks, reservations, sessions
 from coordd_client import permits as permit_calls
 from coordd_client.binding import named_after
-from coordd_client.blocks import HeldLock, HeldPermit, HeldReservation
+from coordd_client.blocks import HeldBundle, HeldLock, HeldPermit, HeldReservation
+from coordd_client.claims import Claim
 from coordd_client.held_session import HeldSession, OnRevoked
 from coordd_client.messages import Call, Page
 from coordd_client.retries import Config
@@ -194,6 +195,36 @@ class Client:
             self.worker, endpoint, permits=permits, priority=priority, booking_id=booking_id
         )
         return HeldPermit(self._session, terms, wait, on_queued)
+
+    def bundle(
+        self,
+        *claims: Claim,
+        wait: float | None = None,
+        priority: Priority = Priority.MEDIUM,
+        quality: float | None = None,
+        on_queued: OnQueued | None = None,
+    ) -> HeldBundle:
+        """Returns a block that holds all of `claims` or nothing; it renews itself until the block ends.
+
+        While it waits it holds nothing, so that no two bundles can wait for each other. How the block ends
+        goes into the history of every lock, and settles every permit, in one commit: see `lock` and `permit`.
+        `bundle.lock.unknown()` and `bundle.permit.response(...)` say more; `bundle.succeeded()` speaks for
+        all locks. If any lease is lost the block is cancelled, the rest given back, and LeaseLost is raised.
+
+        Args:
+            claims: of `coordd_client.claims`: lock, reservation, units, permit; and not_engaged, a condition.
+            wait: seconds to wait for it. None or 0: ask once.
+            priority: who goes first where several wait.
+            quality: of what the worker would do, 0..1.
+            on_queued: called with each change of the wait's place.
+
+        Raises:
+            Refused: when the block is entered, naming what blocks first; WaitTimeout or Superseded where it
+                waits.
+            CoorddError: OutOfRange, QueueFull, InvalidRequest, Unavailable, DeadlineExceeded.
+        """
+        terms = bundles.terms(self.worker, claims, priority=priority, quality=quality)
+        return HeldBundle(self._session, terms, wait, on_queued)
 
     def session(
         self,

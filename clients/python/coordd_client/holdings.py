@@ -4,13 +4,14 @@ What the block says last wins. Where it says nothing, a clean end means that the
 exception that it did not (lock), or that upstream has counted the call all the same (permit).
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from coordd_client import arguments, locks, permits, reservations
+from coordd_client import arguments, bundles, locks, permits, reservations
 from coordd_client.messages import Call, Terms
-from coordd_client.values import Lock, Outcome, Permit, Reservation, UsageResult
+from coordd_client.values import Bundle, Lock, Outcome, Permit, Reservation, UsageResult
 
 T = TypeVar("T")
 
@@ -96,27 +97,17 @@ class Holding(Generic[T]):
         if self._grant is None:
             return ("not held yet",)
         # Rounded down: to be shown more than there is, is worse.
-        return (self._id(self._grant), "ended" if self._has_ended else f"left {int(self.left_s)} s")
+        return (self._id(self._grant), "ended" if self._has_ended else f"left {_whole(self.left_s)} s")
 
 
-class LockHolding(Holding[Lock]):
-    """A held lock.
+def _whole(left_s: float) -> str:
+    return "inf" if left_s == math.inf else str(int(left_s))
 
-    Say `unknown()` before an act that may succeed without your hearing of it, and `succeeded()` after it. An
-    exception, a cancellation included, records FAILURE unless the block has said otherwise: the next may act.
-    """
+
+class _Acting:
+    """What a block says of how it has acted on an item."""
 
     _said: Outcome | None = None
-
-    @property
-    def fencing_token(self) -> int:
-        """Hand it to whatever the lock protects: a larger token is a later grant."""
-        return self.grant.fencing_token
-
-    @property
-    def lease_ids(self) -> tuple[int, ...]:
-        """See Holding."""
-        return (self.fencing_token,)
 
     def succeeded(self) -> None:
         """The worker has acted, whatever else goes wrong from here on."""
@@ -130,10 +121,70 @@ class LockHolding(Holding[Lock]):
         """The worker may have acted: counts as acted."""
         self._said = Outcome.UNKNOWN
 
+    def outcome(self, error: BaseException | None) -> Outcome:
+        """Returns what goes into history, after a block that ended with `error` or cleanly."""
+        return self._said or (Outcome.SUCCESS if error is None else Outcome.FAILURE)
+
+
+class _Calling:
+    """What a block says of the calls that it has made."""
+
+    _said: UsageResult | None = None
+    _status_code = 0
+    _headers: tuple[tuple[str, str], ...] = ()
+
+    def response(self, status_code: int, headers: permits.Headers = ()) -> None:
+        """Hands over upstream's response as it came; 400 and above is a failure unless said otherwise.
+
+        Raises: TypeError; ValueError if `status_code` is not within 100..599. The permit is settled none the
+        less, with the status if that was right.
+        """
+        self._status_code = arguments.status_code(status_code)
+        self._headers = tuple(permits.header_pairs(headers))
+
+    def succeeded(self) -> None:
+        """The call was made and upstream accepted it."""
+        self._said = UsageResult.SUCCESS
+
+    def failed(self) -> None:
+        """The call was made, or may have been, and failed. Upstream has counted it."""
+        self._said = UsageResult.FAILURE
+
+    def not_sent(self) -> None:
+        """The call was never sent: its permits go back."""
+        self._said = UsageResult.NOT_SENT
+
+    def usage(self, error: BaseException | None) -> tuple[UsageResult, int, tuple[tuple[str, str], ...]]:
+        """Returns what became of the permit, after a block that ended with `error` or cleanly."""
+        return self._said or self._by_end(error), self._status_code, self._headers
+
+    def _by_end(self, error: BaseException | None) -> UsageResult:
+        # A response speaks for itself: what the caller raises after it (as for status) changes nothing
+        # upstream.
+        is_failure = self._status_code >= _HTTP_ERROR_MIN if self._status_code else error is not None
+        return UsageResult.FAILURE if is_failure else UsageResult.SUCCESS
+
+
+class LockHolding(_Acting, Holding[Lock]):
+    """A held lock.
+
+    Say `unknown()` before an act that may succeed without your hearing of it, and `succeeded()` after it. An
+    exception, a cancellation included, records FAILURE unless the block has said otherwise: the next may act.
+    """
+
+    @property
+    def fencing_token(self) -> int:
+        """Hand it to whatever the lock protects: a larger token is a later grant."""
+        return self.grant.fencing_token
+
+    @property
+    def lease_ids(self) -> tuple[int, ...]:
+        """See Holding."""
+        return (self.fencing_token,)
+
     def ending(self, error: BaseException | None) -> Call[object]:
         """See Holding."""
-        by_end = Outcome.SUCCESS if error is None else Outcome.FAILURE
-        return locks.release(self.grant, self._said or by_end)
+        return locks.release(self.grant, self.outcome(error))
 
     def _asked(self, request: Any) -> tuple[str, ...]:
         return (repr(request.item), f"kind={request.kind!r}")
@@ -177,12 +228,8 @@ class ReservationHolding(Holding[Reservation]):
         return f"id={grant.reservation_id}"
 
 
-class PermitHolding(Holding[Permit]):
+class PermitHolding(_Calling, Holding[Permit]):
     """The right to make calls. Look at `use_within_s` before each: a late one may exceed upstream's limit."""
-
-    _said: UsageResult | None = None
-    _status_code = 0
-    _headers: tuple[tuple[str, str], ...] = ()
 
     @property
     def permit_id(self) -> int:
@@ -194,32 +241,9 @@ class PermitHolding(Holding[Permit]):
         """Seconds left in which to make the calls, on this machine's own clock; 0: too late."""
         return self.left_s
 
-    def response(self, status_code: int, headers: permits.Headers = ()) -> None:
-        """Hands over upstream's response as it came; 400 and above is a failure unless said otherwise.
-
-        Raises: TypeError; ValueError if `status_code` is not within 100..599. The permit is settled none the
-        less, with the status if that was right.
-        """
-        self._status_code = arguments.status_code(status_code)
-        self._headers = tuple(permits.header_pairs(headers))
-
-    def succeeded(self) -> None:
-        """The call was made and upstream accepted it."""
-        self._said = UsageResult.SUCCESS
-
-    def failed(self) -> None:
-        """The call was made, or may have been, and failed. Upstream has counted it."""
-        self._said = UsageResult.FAILURE
-
-    def not_sent(self) -> None:
-        """The call was never sent: its permits go back."""
-        self._said = UsageResult.NOT_SENT
-
     def ending(self, error: BaseException | None) -> Call[object]:
         """See Holding."""
-        return permits.record_usage(
-            self.grant, self._said or self._by_end(error), self._status_code, self._headers
-        )
+        return permits.record_usage(self.grant, *self.usage(error))
 
     def _asked(self, request: Any) -> tuple[str, ...]:
         return (repr(request.endpoint), f"permits={request.permits}")
@@ -227,8 +251,144 @@ class PermitHolding(Holding[Permit]):
     def _id(self, grant: Permit) -> str:
         return f"id={grant.permit_id}"
 
-    def _by_end(self, error: BaseException | None) -> UsageResult:
-        # A response speaks for itself: what the caller raises after it (as for status) changes nothing
-        # upstream.
-        is_failure = self._status_code >= _HTTP_ERROR_MIN if self._status_code else error is not None
-        return UsageResult.FAILURE if is_failure else UsageResult.SUCCESS
+
+class BundledLock(_Acting):
+    """One lock of a bundle; see LockHolding for what to say of it."""
+
+    def __init__(self, grant: Lock) -> None:
+        self.grant = grant
+
+    def __repr__(self) -> str:
+        return f"BundledLock({self.grant.item!r}, kind={self.grant.kind!r}, token={self.fencing_token})"
+
+    @property
+    def fencing_token(self) -> int:
+        """Hand it to whatever the lock protects: a larger token is a later grant."""
+        return self.grant.fencing_token
+
+
+class BundledPermit(_Calling):
+    """One permit of a bundle; see PermitHolding for what to say of it."""
+
+    def __init__(self, grant: Permit, left_s: Callable[[], float]) -> None:
+        self.grant = grant
+        self._left_s = left_s
+
+    def __repr__(self) -> str:
+        return f"BundledPermit({self.grant.endpoint!r}, id={self.permit_id})"
+
+    @property
+    def permit_id(self) -> int:
+        """Names the permit."""
+        return self.grant.permit_id
+
+    @property
+    def use_within_s(self) -> float:
+        """Seconds left in which to make the calls, on this machine's own clock; 0: too late."""
+        return self._left_s()
+
+
+class BundleHolding(Holding[Bundle]):
+    """A held bundle: each sort in the order of its claims, `lock`, `permit`, `reservation` for the only one.
+
+    What is said of the bundle is said of every lock in it; `locks` and `permits` may each say otherwise.
+    """
+
+    def __init__(self, terms: Terms[Bundle], now: Callable[[], float]) -> None:
+        super().__init__(terms, now)
+        self._locks: tuple[BundledLock, ...] = ()
+        self._permits: tuple[BundledPermit, ...] = ()
+
+    @property
+    def bundle_id(self) -> int:
+        """Names the bundle."""
+        return self.grant.bundle_id
+
+    @property
+    def locks(self) -> tuple[BundledLock, ...]:
+        """Its locks. Raises: RuntimeError outside of the block."""
+        _ = self.grant
+        return self._locks
+
+    @property
+    def reservations(self) -> tuple[Reservation, ...]:
+        """Its reservations. Raises: RuntimeError outside of the block."""
+        return self.grant.reservations
+
+    @property
+    def permits(self) -> tuple[BundledPermit, ...]:
+        """Its permits. Raises: RuntimeError outside of the block."""
+        _ = self.grant
+        return self._permits
+
+    @property
+    def lock(self) -> BundledLock:
+        """Its only lock. Raises: LookupError if there is none, or more than one."""
+        return _only("lock", self.locks)
+
+    @property
+    def reservation(self) -> Reservation:
+        """Its only reservation. Raises: LookupError if there is none, or more than one."""
+        return _only("reservation", self.reservations)
+
+    @property
+    def permit(self) -> BundledPermit:
+        """Its only permit. Raises: LookupError if there is none, or more than one."""
+        return _only("permit", self.permits)
+
+    @property
+    def lease_ids(self) -> tuple[int, ...]:
+        """See Holding."""
+        return self.grant.lease_ids
+
+    def hold(self, grant: Bundle, as_of_s: float) -> None:
+        """See Holding."""
+        super().hold(grant, as_of_s)
+        self._locks = tuple(map(BundledLock, grant.locks))
+        self._permits = tuple(
+            BundledPermit(permit, functools.partial(self._left_of, as_of_s + permit.use_within_s))
+            for permit in grant.permits
+        )
+
+    def succeeded(self) -> None:
+        """The worker has acted on every item, whatever else goes wrong from here on."""
+        for lock in self.locks:
+            lock.succeeded()
+
+    def failed(self) -> None:
+        """The worker has acted on no item and will not: they are free for the next one."""
+        for lock in self.locks:
+            lock.failed()
+
+    def unknown(self) -> None:
+        """The worker may have acted on any of the items: counts as acted."""
+        for lock in self.locks:
+            lock.unknown()
+
+    def ending(self, error: BaseException | None) -> Call[object]:
+        """See Holding."""
+        outcomes = {lock.fencing_token: lock.outcome(error) for lock in self.locks}
+        usages = [bundles.usage(permit.grant, *permit.usage(error)) for permit in self.permits]
+        return bundles.release(self.grant, outcomes, usages)
+
+    def _left_of(self, ends_s: float) -> float:
+        return 0.0 if self._has_ended else max(0.0, ends_s - self._now())
+
+    def _asked(self, request: Any) -> tuple[str, ...]:
+        return tuple(map(_shown, request.claims))
+
+    def _id(self, grant: Bundle) -> str:
+        return f"id={grant.bundle_id}"
+
+
+def _only(what: str, members: tuple[T, ...]) -> T:
+    if len(members) != 1:
+        raise LookupError(f"the bundle has {len(members)} {what}s: take one of `{what}s`")
+    return members[0]
+
+
+def _shown(claim: Any) -> str:
+    sort = claim.WhichOneof("claim")
+    fields = getattr(claim, sort)
+    name = {"lock": "item", "reservation": "type", "permit": "endpoint"}[sort]
+    return f"{sort} {getattr(fields, name)!r}"

@@ -240,6 +240,25 @@ class Permit:
 
 
 @dataclass(frozen=True, slots=True)
+class Bundle:
+    """What was taken together, each sort in the order of its claims.
+
+    Attributes:
+        expires_in_s: time left of the first lease that ends, when it was sent; None: it has no lease.
+        lease_ids: of what can be renewed, locks by fencing token.
+    """
+
+    bundle_id: int
+    worker: str
+    granted_at: datetime
+    locks: tuple[Lock, ...]
+    reservations: tuple[Reservation, ...]
+    permits: tuple[Permit, ...]
+    expires_in_s: float | None
+    lease_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """One rolling window. By `resets_at` everything counted now has left it."""
 

@@ -10,12 +10,12 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from coordd.v1 import engagement_pb2, rate_limit_pb2, reservation_pb2, session_pb2
+from coordd.v1 import bundle_pb2, engagement_pb2, rate_limit_pb2, reservation_pb2, session_pb2
 from coordd_client import Config
 
 METHODS: dict[str, MethodDescriptor] = {
     method.name: method
-    for file in (engagement_pb2, rate_limit_pb2, reservation_pb2, session_pb2)
+    for file in (engagement_pb2, rate_limit_pb2, reservation_pb2, bundle_pb2, session_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }

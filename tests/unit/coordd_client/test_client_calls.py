@@ -301,6 +301,7 @@ def test_every_rpc_is_used_somewhere():
         "RequestLock", "AwaitLock", "RenewLock", "ReleaseLock",
         "ReserveResource", "AwaitReservation", "RenewReservation", "ReleaseResource",
         "CanMakeRequest", "AwaitPermit", "RecordUsage", "Connect",
+        "AcquireBundle", "AwaitBundle", "RenewBundle", "ReleaseBundle",
     }  # fmt: skip
     here = {rpc for _, _, _, rpc, *_ in _CASES}
     here |= {"ScheduleRequest", "ReserveApiQuota", "ListLocks", "ListReservations"}

@@ -12,7 +12,18 @@ from client_servers import METHODS
 
 import coordd_client
 from coordd.v1 import common_pb2, engagement_pb2, rate_limit_pb2
-from coordd_client import blocking, errors, locks, permits, reservations, sessions, testing, values
+from coordd_client import (
+    blocking,
+    bundles,
+    claims,
+    errors,
+    locks,
+    permits,
+    reservations,
+    sessions,
+    testing,
+    values,
+)
 from coordd_client.messages import Method
 
 
@@ -34,6 +45,7 @@ def test_all_is_exactly_what_is_public():
     assert set(coordd_client.__all__) >= _own(values) | _own(errors)
     assert set(errors.__all__) == _own(errors)
     assert set(blocking.__all__) == _own(blocking)
+    assert set(coordd_client.__all__) >= set(claims.__all__)
     assert set(testing.__all__) == _own(testing)
     assert list(coordd_client.__all__) == sorted(coordd_client.__all__)
 
@@ -50,7 +62,7 @@ def test_the_tree_in_the_docstring_is_the_tree():
 def test_every_rpc_has_its_method():
     described = {
         method.path: (method.request.DESCRIPTOR, method.reply.DESCRIPTOR)
-        for module in (locks, reservations, permits, sessions)
+        for module in (locks, reservations, permits, bundles, sessions)
         for method in vars(module).values()
         if isinstance(method, Method)
     }
