@@ -160,10 +160,12 @@ def _page(collection: str, views: Sequence[View], after: str, size: int) -> tupl
 
 
 def _filter(request: pb.WatchEventsRequest) -> events.Filter:
-    subjects = {fields.choice("subjects", subject, 0, pb.SUBJECT_SETTING) for subject in request.subjects}
+    subjects = {
+        fields.choice("subjects", subject, 0, max(pb.Subject.values())) for subject in request.subjects
+    }
     return events.Filter(
         # SUBJECT_UNSPECIFIED: any.
         subjects=frozenset() if pb.SUBJECT_UNSPECIFIED in subjects else subjects,
-        types={fields.choice("types", type_, 1, pb.EVENT_TYPE_UPDATED) for type_ in request.types},
+        types={fields.choice("types", type_, 1, max(pb.EventType.values())) for type_ in request.types},
         worker=fields.worker_filter(request.worker),
     )

@@ -334,19 +334,19 @@ def _escalation_changed(event: Any) -> Told:
 
 def _gate_changed(event: Any) -> Told:
     gate: records.Gate = event.outcome.gate
-    detail = "probing" if gate.probe_id else ""
+    if not gate.closed_until:
+        return Told(subject=pb.SUBJECT_GATE, type=pb.EVENT_TYPE_OPENED, name=gate.endpoint)
+    detail = f"probe {gate.probe_id}" if gate.probe_id else "the next call probes"
     if gate.closed_until > event.at:
-        detail = f"for {spell_length(gate.closed_until - event.at)}"
-    type_ = pb.EVENT_TYPE_CLOSED if detail else pb.EVENT_TYPE_OPENED
-    return Told(subject=pb.SUBJECT_GATE, type=type_, name=gate.endpoint, detail=detail)
+        detail = f"for {spell_length(gate.closed_until - event.at)}, {gate.strikes} in a row"
+    return Told(subject=pb.SUBJECT_GATE, type=pb.EVENT_TYPE_CLOSED, name=gate.endpoint, detail=detail)
 
 
 def _limit_learned(event: Any) -> Told:
     outcome: outcomes.LimitLearned = event.outcome
     is_in_force = outcome.is_in_force
-    detail = (
-        f"upstream allows {outcome.value} in {spell_length(outcome.window_ns)}, "
-        f"configured are {outcome.configured}"
+    detail = f"upstream allows {outcome.value} in {spell_length(outcome.window_ns)}, " + (
+        "as configured" if outcome.value == outcome.configured else f"configured are {outcome.configured}"
     )
     type_ = pb.EVENT_TYPE_LEARNED if is_in_force else pb.EVENT_TYPE_ALERT
     return Told(subject=pb.SUBJECT_SETTING, type=type_, name=outcome.subject, detail=detail)

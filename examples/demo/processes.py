@@ -114,8 +114,9 @@ class Processes:
         return child
 
     async def start_module(self, name: str, module: str, *arguments: str) -> Child:
-        """Start a Python module of the demo."""
-        return await self.start(name, [sys.executable, "-m", f"examples.demo.{module}", *arguments])
+        """Start a Python module of the demo, or one of another package by its full name."""
+        full_name = module if "." in module else f"examples.demo.{module}"
+        return await self.start(name, [sys.executable, "-m", full_name, *arguments])
 
     async def stop_all(self) -> None:
         """End all that still run."""

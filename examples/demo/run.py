@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -80,10 +80,15 @@ class Daemon:
         self.address = address
 
     @classmethod
-    async def start(cls, started: Processes, directory: Path) -> "Daemon":
-        """Start it on a free port, with its data in `directory`, and wait until it serves."""
+    async def start(
+        cls, started: Processes, directory: Path, config: Callable[[str], str] = daemon_config
+    ) -> "Daemon":
+        """Start it on a free port, with its data in `directory`, and wait until it serves.
+
+        Args: config: makes the configuration, given the path of the data.
+        """
         config_path = directory / "coordd.toml"
-        config_path.write_text(daemon_config(str(directory / "coordd.db")), encoding="utf-8")
+        config_path.write_text(config(str(directory / "coordd.db")), encoding="utf-8")
         child, address = await cls._serve(started, config_path)
         # From now on it has this address.
         text = config_path.read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ it saw (arrivals, 429s, second replies to the same tweet) it keeps itself and te
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -61,10 +62,14 @@ class Ledger:
             return list(self.arrivals)
 
 
-def create_app(limits: str) -> Flask:
-    """Return the API. Args: limits: in Flask-Limiter's notation, separated by semicolons."""
+def create_app(limits: str | Callable[[], str], ledger: Ledger | None = None) -> Flask:
+    """Return the API.
+
+    Args: limits: in Flask-Limiter's notation, separated by semicolons; or what gives them at each call.
+    ledger: where it notes what came in; its own, if None.
+    """
     app = Flask(__name__)
-    ledger = Ledger()
+    ledger = ledger or Ledger()
     limiter = Limiter(
         # Flask-Limiter does not limit an empty key.
         lambda: request.headers.get("Authorization") or "anonymous",

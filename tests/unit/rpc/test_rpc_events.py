@@ -201,13 +201,18 @@ TOLD = [
     ),
     (
         None,
-        outcomes.GateChanged(gate=Gate("e", closed_until=5 * SECOND)),
-        (pb.EVENT_TYPE_CLOSED, pb.SUBJECT_GATE, 0, "e", "", 0, "for 2s"),
+        outcomes.GateChanged(gate=Gate("e", closed_until=5 * SECOND, strikes=2)),
+        (pb.EVENT_TYPE_CLOSED, pb.SUBJECT_GATE, 0, "e", "", 0, "for 2s, 2 in a row"),
     ),
     (
         None,
-        outcomes.GateChanged(gate=Gate("e", probe_id=4)),
-        (pb.EVENT_TYPE_CLOSED, pb.SUBJECT_GATE, 0, "e", "", 0, "probing"),
+        outcomes.GateChanged(gate=Gate("e", closed_until=1)),
+        (pb.EVENT_TYPE_CLOSED, pb.SUBJECT_GATE, 0, "e", "", 0, "the next call probes"),
+    ),
+    (
+        None,
+        outcomes.GateChanged(gate=Gate("e", closed_until=1, probe_id=4)),
+        (pb.EVENT_TYPE_CLOSED, pb.SUBJECT_GATE, 0, "e", "", 0, "probe 4"),
     ),
     (
         None,
@@ -227,6 +232,21 @@ TOLD = [
             "",
             0,
             "upstream allows 25 in 15m, configured are 50",
+        ),
+    ),
+    (
+        None,
+        outcomes.LimitLearned(
+            subject="limit/e", window_ns=900 * SECOND, value=50, configured=50, is_in_force=True
+        ),
+        (
+            pb.EVENT_TYPE_LEARNED,
+            pb.SUBJECT_SETTING,
+            0,
+            "limit/e",
+            "",
+            0,
+            "upstream allows 50 in 15m, as configured",
         ),
     ),
     (
