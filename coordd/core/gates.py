@@ -35,7 +35,10 @@ _STRIKES_MAX: Final = 62
 
 
 class Gates:
-    """What gates decide. Each gate is kept at its `Limit`; None there: open, and nothing to remember."""
+    """What gates decide. Each gate is kept at its `Limit` from its first refusal on; None there: open.
+
+    It is kept for good, so that a refusal that is reported again, however late, closes nothing.
+    """
 
     __slots__ = ("_changed", "_ledger")
 
@@ -51,7 +54,7 @@ class Gates:
 
     def beside(self, limit: "Limit", gate: Gate, blocked: Blocked | None, now: int) -> Blocked | None:
         """Return what blocks a permit that, were the gate open, `blocked` would, or None."""
-        until = self.shut_until(limit, gate, now)
+        until = self.shut_until(limit, gate, now) if gate.closed_until else 0
         if not until:
             return blocked
         retry_at = until if blocked is None else max(until, blocked.retry_at)
@@ -133,15 +136,11 @@ class Gates:
         is_probe = id == gate.probe_id
         if is_probe and is_let_in:
             gate.closed_until = 0
-        if is_let_in and id > gate.struck_id:
+        if is_let_in and gate.strikes and id > gate.struck_id:
             _forgive(gate, limit.rule, now)
+            self._changed[gate.endpoint] = gate
         if is_probe:
             self._end_probe(limit, gate)
-        elif is_let_in:
-            self._changed[gate.endpoint] = gate
-        if not gate.closed_until and not gate.strikes:
-            limit.gate = None
-            self._changed[gate.endpoint] = None
 
     def _end_probe(self, limit: "Limit", gate: Gate) -> None:
         gate.probe_id = 0

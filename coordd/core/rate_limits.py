@@ -87,7 +87,7 @@ class Limit:
         self.open: dict[int, Permit] = {}
         # Calls of the open permits.
         self.in_flight = 0
-        # None: open, with nothing to remember.
+        # None: upstream has never refused a call.
         self.gate: Gate | None = None
         self.lessons = Lessons()
         self.violations = 0
@@ -370,7 +370,7 @@ class RateLimits:
         self.upstream.load_foreign(self._limits.get(_name(usage.subject)), usage, now)
 
     def gates(self) -> list[Gate]:
-        """Return every gate that is not open, or has strikes."""
+        """Return the gate of every endpoint of which upstream has refused a call."""
         return [limit.gate for limit in self if limit.gate is not None]
 
     def shut_gates(self) -> tuple[Gate, ...]:

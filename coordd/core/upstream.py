@@ -220,10 +220,14 @@ def _meant(limit: "Limit", told: Told) -> Window | None:
     return min(fitting, key=lambda window: _misfit(window, told.limit), default=None)
 
 
-def _misfit(window: Window, told_limit: int) -> tuple[bool, bool, float, int]:
-    """Return how badly a window fits: best one that says it, or allows more, then the nearest, shortest."""
+def _misfit(window: Window, told_limit: int) -> tuple[bool, float, int]:
+    """Return how badly a window fits: best one that says just that, then the nearest, then the shortest.
+
+    Upstream cuts a limit sooner than it raises one: so a rise counts as twice as far. Not more, for a limit
+    that was raised a little must not be taken for a longer window's, which would cut that for good.
+    """
     if told_limit <= 0:
-        return (False, False, 0.0, window.length_ns)
-    limits = (window.configured, window.limit)
-    ratio = max(told_limit, window.configured) / min(told_limit, window.configured)
-    return (told_limit not in limits, window.configured < told_limit, ratio, window.length_ns)
+        return (False, 0.0, window.length_ns)
+    ratio = told_limit / window.configured
+    is_known = told_limit in (window.configured, window.limit)
+    return (not is_known, ratio * ratio if ratio > 1 else 1 / ratio, window.length_ns)

@@ -144,14 +144,16 @@ class Desk:
         """Take a permit that can be had."""
         return self._granted(TakePermit(endpoint=endpoint, worker=worker, **more))  # type: ignore[no-any-return]
 
-    def report(self, permit: Permit, *, is_sent: bool = True, **more: Any) -> Any:
+    def report(
+        self, permit: Permit, *, is_sent: bool = True, is_success: bool | None = None, **more: Any
+    ) -> Any:
         """Settle a permit."""
         usage = RecordUsage(
             endpoint=permit.endpoint,
             worker=permit.worker,
             id=permit.id,
             is_sent=is_sent,
-            is_success=is_sent,
+            is_success=is_sent if is_success is None else is_success,
             **more,
         )
         return self.do(usage)

@@ -49,7 +49,7 @@ CREATE TABLE escalations (
     decided_by TEXT NOT NULL
 ) STRICT;
 
--- Endpoints that upstream has refused calls of. closed_until 0: open again, with strikes remembered.
+-- Endpoints that upstream has ever refused calls of. closed_until 0: open again.
 CREATE TABLE gates (
     endpoint TEXT NOT NULL PRIMARY KEY,
     closed_until INTEGER NOT NULL,
