@@ -133,13 +133,15 @@ class Gates:
             self._change(gate)
 
     def _answer(self, limit: "Limit", gate: Gate, id: int, *, is_let_in: bool, now: int) -> None:
-        is_probe = id == gate.probe_id
-        if is_probe and is_let_in:
+        is_over = id == gate.probe_id
+        if is_let_in and id > gate.struck_id:
+            # Also an earlier probe's late word counts: its call was made after the refusal.
+            is_over = is_over or gate.closed_until > 0
             gate.closed_until = 0
-        if is_let_in and gate.strikes and id > gate.struck_id:
-            _forgive(gate, limit.rule, now)
-            self._changed[gate.endpoint] = gate
-        if is_probe:
+            if gate.strikes:
+                _forgive(gate, limit.rule, now)
+                self._changed[gate.endpoint] = gate
+        if is_over:
             self._end_probe(limit, gate)
 
     def _end_probe(self, limit: "Limit", gate: Gate) -> None:

@@ -135,16 +135,15 @@ class Upstream:
 
         Upstream counted the call at some instant between its grant and now. Of our calls it then knew at
         most all that we count, those that have left since the grant included: the rest of what it counts is
-        others', the floor. And at least those reported: the rest is others' at most, the ceiling, which a
-        quiet moment brings down to the truth. So of the latest reports the lowest ceiling is believed; the
-        latest floor at once.
+        others', the floor. It need not have known those in flight: what they leave is others' at most, the
+        ceiling, which a quiet moment brings down to the floor. So of the latest reports the lowest ceiling is
+        believed; the latest floor at once.
         """
         window.roll(now)
-        counted = window.limit - told.remaining
-        ours = window.used - window.foreign
-        floor = counted - ours - window.left_since(permit.granted_at)
+        ours = window.used - window.foreign + window.left_since(permit.granted_at)
+        floor = window.limit - told.remaining - ours
         ceilings = limit.lessons.ceilings.setdefault(window.length_ns, deque(maxlen=REPORTS_BELIEVED))
-        ceilings.append(counted - max(0, ours - limit.in_flight))
+        ceilings.append(floor + min(limit.in_flight, ours))
         held_ns = window.length_ns if told.reset_ns == NOT_TOLD else min(told.reset_ns, window.length_ns)
         self._hold(limit, window, max(0, floor, min(ceilings)), now + held_ns, now)
 
