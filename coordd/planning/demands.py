@@ -16,13 +16,14 @@ Blanks around '+' and '>' do not matter. '+', '>', '%' and, but for an item's, '
 as %2B, %3E, %25 and %3A.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 from urllib.parse import unquote
 
 from msgspec import Struct
 
-from coordd.core.limits import ITEM_BYTES_MAX, NAME_BYTES_MAX, UNITS_MAX
+from coordd.core.limits import CLAIMS_PER_BUNDLE_MAX, ITEM_BYTES_MAX, NAME_BYTES_MAX, UNITS_MAX
 from coordd.core.rules import CRITICAL, HIGH, LOW, MEDIUM, PoolRule, Rules, TypeRule
 
 __all__ = [
@@ -171,7 +172,31 @@ def _number(text: str, default: int) -> int:
 
 def impossibility(demand: Demand, rules: Rules) -> str | None:
     """Say why `rules` can never grant a demand, or None."""
-    return next((why for why in _impossibilities(demand, rules) if why), None)
+    return next((why for why in _impossibilities(demand, rules) if why), None) or next(
+        (why for step in demand.steps if (why := _too_much_at_once(step, rules))), None
+    )
+
+
+def _too_much_at_once(step: Sequence[Claim], rules: Rules) -> str | None:
+    """Say why the claims of a step can't be one bundle, or None."""
+    if len(step) > CLAIMS_PER_BUNDLE_MAX:
+        return f"{len(step)} claims at once are more than {CLAIMS_PER_BUNDLE_MAX}"
+    (thing, count), *_ = Counter(thing for claim in step for thing in _things(claim, rules)).most_common(1)
+    return f"two claims at once are on {' '.join(thing)}; make them one" if count > 1 else None
+
+
+def _things(claim: Claim, rules: Rules) -> Iterator[tuple[str, ...]]:
+    match claim:
+        case LockClaim():
+            yield ("lock", claim.item, claim.kind) if rules.is_exclusive_by_kind else ("lock", claim.item)
+        case PermitClaim():
+            yield ("endpoint", claim.endpoint)
+        case UnitsClaim():
+            type_ = rules.types[claim.type]
+            if claim.id and not type_.pools:
+                yield ("resource", claim.type, claim.id)
+            if pool := pool_of(type_, claim.id):
+                yield ("pool", pool)
 
 
 def _impossibilities(demand: Demand, rules: Rules) -> Iterator[str | None]:

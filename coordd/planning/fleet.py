@@ -23,12 +23,12 @@ class Attempt:
 
     __slots__ = (
         "begun_at",
-        "claims",
         "demand",
         "ended_at",
         "granted_at",
         "reason",
         "step",
+        "steps",
         "what",
         "worker",
     )
@@ -36,7 +36,7 @@ class Attempt:
     def __init__(self, demand: Demand, worker: str) -> None:
         self.demand = demand
         self.worker = worker
-        self.claims = [claim for step in demand.steps for claim in step]
+        self.steps = demand.steps
         self.step = 0
         self.begun_at = 0
         self.granted_at = 0

@@ -14,15 +14,14 @@ from typing import Final
 from msgspec import Struct
 
 from coordd.core.errors import CommandError
-from coordd.core.limits import SECOND, TTL_NS_MAX
 from coordd.core.machine import Machine
 from coordd.core.outcomes import Grant, Granted, Queued, Refused, WaitGranted, WaitRefused
 from coordd.core.outcomes import Outcome as Answer
 from coordd.core.queues import QueueKey
 from coordd.core.records import Permit, Reservation
 from coordd.core.rules import Rules
-from coordd.planning.asking import give_back, request
-from coordd.planning.demands import Claim, Demand, LockClaim, PermitClaim, UnitsClaim, pool_of
+from coordd.planning.asking import Member, Terms, give_back, members, request, what_of
+from coordd.planning.demands import Demand, PermitClaim, UnitsClaim, pool_of
 from coordd.planning.fleet import Attempt, Fleet, attempts_of
 from coordd.planning.log import Log, Use
 
@@ -30,8 +29,6 @@ __all__ = ["Plan", "Simulation"]
 
 # As the engine does, so that the memory of what is to be stored stays bounded.
 _EVENTS_PER_BATCH: Final = 4_096
-# A lease outlasts what it is needed for by this.
-_MARGIN_NS: Final = SECOND
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -74,7 +71,7 @@ class Simulation:
         self._done: list[tuple[int, int, Attempt]] = []
         self._ties = 0
         self._waiting: dict[int, Attempt] = {}
-        self._grants: dict[Attempt, list[Grant]] = {}
+        self._grants: dict[Attempt, list[Member]] = {}
         self._depths = dict.fromkeys(sorted(_queue_keys(demands, rules)), 0)
         self.log.queues.update((key, []) for key in self._depths)
         self.log.uses.update((key, []) for key in self._depths)
@@ -158,19 +155,12 @@ class Simulation:
 
     def _ask(self, attempt: Attempt, now: int) -> None:
         """Ask for the next step."""
-        demand = attempt.demand
-        claim = attempt.claims[attempt.step]
-        command = request(
-            claim,
-            attempt.worker,
-            priority=demand.priority,
-            wait_ns=self._plan.wait_ns,
-            ttl_ns=self._ttl_ns(claim, attempt),
-        )
+        step = attempt.steps[attempt.step]
         try:
-            answer: Answer = self._machine.apply(command, now)
+            answer: Answer = self._machine.apply(request(step, self._terms(attempt), self._rules), now)
         except CommandError as error:
-            self._end(attempt, now, reason=error.reason, what=claim.what)
+            self._give_back(attempt, now, is_done=False)
+            self._end(attempt, now, reason=error.reason, what=what_of(step, "", self._rules))
             return
         if isinstance(answer, Queued):
             self._waiting[answer.id] = attempt
@@ -180,15 +170,24 @@ class Simulation:
         elif isinstance(answer, Refused):
             self._refused(attempt, answer, now)
 
+    def _terms(self, attempt: Attempt) -> Terms:
+        waits_left = len(attempt.steps) - attempt.step - 1
+        return Terms(
+            worker=attempt.worker,
+            priority=attempt.demand.priority,
+            wait_ns=self._plan.wait_ns,
+            lease_ns=waits_left * self._plan.wait_ns + self._hold_ns(attempt),
+        )
+
     def _waited(self, waiter_id: int, now: int) -> Attempt:
         attempt = self._waiting.pop(waiter_id)
         self.log.waiting.append((now, -1))
         return attempt
 
     def _granted(self, attempt: Attempt, grant: Grant, now: int) -> None:
-        self._grants[attempt].append(grant)
+        self._grants[attempt].extend(members(grant))
         attempt.step += 1
-        if attempt.step < len(attempt.claims):
+        if attempt.step < len(attempt.steps):
             self._ask(attempt, now)
             return
         attempt.granted_at = now
@@ -197,8 +196,8 @@ class Simulation:
 
     def _refused(self, attempt: Attempt, refused: Refused, now: int) -> None:
         self._give_back(attempt, now, is_done=False)
-        claim = attempt.claims[attempt.step]
-        self._end(attempt, now, reason=refused.reason.name, what=claim.what)
+        what = what_of(attempt.steps[attempt.step], refused.subject, self._rules)
+        self._end(attempt, now, reason=refused.reason.name, what=what)
 
     def _finish(self, attempt: Attempt, now: int) -> None:
         lost = self._give_back(attempt, now, is_done=True)
@@ -228,20 +227,9 @@ class Simulation:
         hold_ns = attempt.demand.hold_ns
         return self._plan.service_ns if hold_ns is None else hold_ns
 
-    def _ttl_ns(self, claim: Claim, attempt: Attempt) -> int:
-        """Return a lease that can't run out, which stands for renewals; 0: as configured."""
-        if isinstance(claim, PermitClaim):
-            return 0
-        rule = (
-            self._rules.kinds[claim.kind] if isinstance(claim, LockClaim) else self._rules.types[claim.type]
-        )
-        steps_left = len(attempt.claims) - attempt.step - 1
-        needed_ns = steps_left * self._plan.wait_ns + self._hold_ns(attempt) + _MARGIN_NS
-        return 0 if needed_ns <= rule.ttl_ns else min(needed_ns, TTL_NS_MAX)
-
     # -- the log ---------------------------------------------------------------------------------------------
 
-    def _record(self, grant: Grant, now: int, *, is_used: bool) -> None:
+    def _record(self, grant: Member, now: int, *, is_used: bool) -> None:
         if isinstance(grant, Permit):
             key, units = ("limit", grant.endpoint), grant.count
         elif isinstance(grant, Reservation) and grant.pool:

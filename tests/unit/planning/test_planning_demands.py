@@ -71,6 +71,11 @@ def test_what_is_no_claim(text: str, reason: str) -> None:
         ("units:file:a:1", "the type file has no pool, hence no units"),
         ("units:file", "needs an id"),
         ("lock:reply:t > permit:past", "the endpoint 'past'"),
+        ("permit:post + permit:post:2", "two claims at once are on endpoint post; make them one"),
+        ("lock:reply:t + lock:analysis:t", "two claims at once are on lock t"),
+        ("units:content:a + units:content:b", "two claims at once are on pool pipeline"),
+        ("units:file:a + units:file:a", "two claims at once are on resource file a"),
+        (" + ".join(f"lock:reply:{n}" for n in range(17)), "17 claims at once are more than 16"),
     ],
 )
 def test_what_can_never_be_granted(what: str, reason: str) -> None:
@@ -78,7 +83,16 @@ def test_what_can_never_be_granted(what: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "what", ["lock:reply:t", "permit:post:3", "units:content::3", "units:quota:tweet:2", "units:file:a"]
+    "what",
+    [
+        "lock:reply:t",
+        "permit:post:3",
+        "units:content::3",
+        "units:quota:tweet:2",
+        "units:file:a",
+        "lock:reply:t + permit:post + units:content:a + units:file:a + units:file:b",
+        "permit:post > permit:post",
+    ],
 )
 def test_what_can_be_granted(what: str) -> None:
     assert impossibility(demand(what), RULES) is None
