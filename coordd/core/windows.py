@@ -225,6 +225,8 @@ class Window:
         kept: units kept from the class `priority` for those above it, what these have used included.
         Cost: O(buckets until then), with bookings O(buckets + bookings).
         """
+        if not (self._booked or self.foreign or kept):
+            return self._first_room(count, start)
         at = start
         for begins, ends, level in self._levels(now, priority, kept):
             is_room = level + count <= self.limit
@@ -234,6 +236,20 @@ class Window:
             if not is_room and ends > at:
                 at = ends
         return at
+
+    def _first_room(self, count: int, start: int) -> int:
+        """Return what `earliest` does where levels only fall and only charges count.
+
+        Why apart: this is what most of those who wait are told, each time.
+        """
+        missing = self.used + count - self.limit
+        if missing <= 0:
+            return start
+        buckets, leaving = self._buckets, iter(self._buckets)
+        number = next(leaving)
+        while (missing := missing - buckets[number].total) > 0:
+            number = next(leaving)
+        return max(start, self._left_at(number))
 
     def earliest_beside(
         self, expected: Expected, count: int, start: int, hold_ns: int, now: int, *, since: int
@@ -426,7 +442,8 @@ class Windows:
                     at = window.earliest_beside(others, rest, at, hold_ns, now, since=since)
                 if at > full.at:
                     full = Full(at, window.length_ns)
-                    is_moving = True
+                    # Where only charges count, room that there is once stays: no need to look again.
+                    is_moving = self._booked > 0 or kept is not None
         return self._in_rounds(full, count, tuple(map(_left_alone, units, expected)))
 
     def _in_rounds(self, full: Full, count: int, units: tuple[int, ...]) -> Full:
