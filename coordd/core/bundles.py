@@ -225,8 +225,9 @@ class Bundles:
     def _check_form(self, command: AcquireBundle) -> None:
         for condition in command.not_engaged:
             self._check_known(condition)
-        (key, count), *_ = Counter(self.keys(command)).most_common(1)
-        if count > 1:
+        keys = self.keys(command)
+        if len(set(keys)) < len(keys):
+            [(key, _)] = Counter(keys).most_common(1)
             subject = "/".join(key[1:]).partition("\0")[0]
             raise InvalidArgument(
                 "DUPLICATE_CLAIM", f"Two claims are on {subject}; make them one.", subject=subject

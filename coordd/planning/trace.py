@@ -251,7 +251,7 @@ def _of_tweet(line: int, row: tuple[tuple[str, ...], list[str]], times: _Times) 
     if fields["role"] != "customer":
         return None
     item = read_text(f"tweet:{fields['tweet_id']}", "a tweet_id", 64)
-    steps = ((LockClaim(TWEET_KIND, item),), (PermitClaim(TWEET_ENDPOINT),))
+    steps = ((LockClaim(TWEET_KIND, item), PermitClaim(TWEET_ENDPOINT)),)
     return Demand(line=line, at_ns=at_ns, worker=EVERY_WORKER, steps=steps)
 
 

@@ -32,7 +32,15 @@ T0 = 1_600_000_000 * SECOND
 CLAIMS = ["permit:post", "permit:post:3", "units:content", "units:content::2", "units:quota::2"]
 
 claims = st.sampled_from([*CLAIMS, "lock:reply:a", "lock:reply:b"])
-steps = st.lists(claims, min_size=1, max_size=3, unique=True).map(" > ".join)
+steps = st.one_of(
+    st.lists(claims, min_size=1, max_size=3, unique=True).map(" > ".join),
+    st.builds(
+        "lock:reply:{} + {} > permit:post".format,
+        st.sampled_from("ab"),
+        st.sampled_from(["permit:post:2", "units:content::2", "units:content + permit:post", "units:quota"]),
+    ),
+    st.sampled_from(["units:content::3 + permit:post:4", "lock:reply:a + lock:reply:b + permit:post"]),
+)
 demands = st.builds(
     lambda gap_ms, worker, what, priority, hold_s: (gap_ms, worker, what, priority, hold_s),
     st.integers(0, 5_000),

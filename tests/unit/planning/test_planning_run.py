@@ -56,6 +56,41 @@ def test_who_is_refused_a_later_step_gives_back_what_it_has_and_has_sent_nothing
     assert ends(again) == ["a", "b WAIT_TIMEOUT permit:post", "c WAIT_TIMEOUT lock:reply"]
 
 
+def test_claims_at_once_are_a_bundle_and_hold_nothing_while_they_wait() -> None:
+    log = run(
+        demand("permit:post:3", worker="a"),
+        demand("lock:reply:t + units:content + permit:post", worker="b"),
+        demand("lock:reply:t", worker="c", at_s=1),
+        how=plan(wait_s=10),
+    )
+    # Nobody holds the lock that b waits for the permit with.
+    assert ends(log) == ["a", "b WAIT_TIMEOUT permit:post", "c"]
+    assert log.uses["pool", "pipeline"] == []
+
+
+def test_a_bundle_is_given_back_whole() -> None:
+    bundle = "lock:analysis:t + units:content::3 + permit:post"
+    log = run(demand(bundle, worker="a"), demand(bundle, worker="b"), how=plan(service_s=4))
+    assert waits_s(log) == [0, 4]
+    assert [use.is_used for use in log.uses["limit", "post"]] == [True, True]
+    assert [(use.begun_at, use.ended_at) for use in log.uses["pool", "pipeline"]] == [
+        (T0, T0 + 4 * SECOND),
+        (T0 + 4 * SECOND, T0 + 8 * SECOND),
+    ]
+
+
+def test_of_a_bundle_s_claims_the_one_is_named_that_was_in_the_way() -> None:
+    held = [demand("lock:reply:t", worker="a"), demand("units:content::3", worker="b")]
+    log = run(
+        *held,
+        demand("permit:post + lock:reply:t", worker="c"),
+        demand("permit:post + units:content", worker="d"),
+        demand("units:file:f > units:file:f + permit:post", worker="e"),
+        how=plan(wait_s=0),
+    )
+    assert ends(log)[2:] == ["c HELD lock:reply", "d UNITS_TAKEN units:content", "e HELD units:file"]
+
+
 def test_without_waiting_it_asks_once() -> None:
     log = run(*[demand("permit:post", worker=worker) for worker in "abcd"], how=plan(wait_s=0))
     assert ends(log)[3] == "d WINDOW_FULL permit:post"
