@@ -12,7 +12,7 @@ CONFIG ?= $(wildcard examples/coordd.toml)
 # What protos/ must stay compatible with. An intended break is listed in buf.yaml under breaking.ignore.
 PROTO_BASE ?= HEAD~1
 
-.PHONY: help setup run test demo bench gen gen-check lint format types imports proto-lint ci pins clean
+.PHONY: help setup run test demo simulate bench gen gen-check lint format types imports proto-lint ci pins clean
 
 help: ## list the tasks
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -41,6 +41,10 @@ test: setup ## run all tests; branch coverage of coordd/core must be 100 %
 
 demo: setup ## replay real tweets through a fleet of workers, with crashes; prints JSON
 	$(BIN)/python -m examples.demo
+
+simulate: $(VENV)/.stamp ## try limits on real tweets, in virtual time: 12 workers, and twice the budget to post
+	$(BIN)/coordd simulate --config examples/glitchbot.toml --trace examples/support_tweets.csv \
+	  --workers 12 --scale post_tweet=2
 
 bench: setup ## measure; prints JSON
 	$(BIN)/python -m bench
