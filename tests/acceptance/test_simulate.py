@@ -27,7 +27,7 @@ def test_the_tweets_run_as_they_are(workers: int) -> None:
     totals = figures["totals"]
     assert (totals["demands"], totals["attempts"]) == (2_778, 2_778 * workers)
     assert totals["granted"] + totals["refused"] == totals["attempts"]
-    # The sample's busiest hour has 699 tweets and the limits allow 200: not everybody is answered, none twice.
+    # The busiest hour has 699 tweets and the limits allow 200: not everybody is answered, none twice.
     assert 0 < totals["granted"] < 2_778
     [post] = figures["resources"]
     assert post["used"] == totals["granted"]
