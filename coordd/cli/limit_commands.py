@@ -17,6 +17,7 @@ from coordd.v1 import admin_pb2, rate_limit_pb2, reservation_pb2
 
 __all__ = [
     "capacity",
+    "complete_endpoint",
     "gate_text",
     "learned_text",
     "limits",
@@ -168,7 +169,8 @@ def _complete_pool(ctx: click.Context, _param: click.Parameter, incomplete: str)
     return _complete(ctx, lambda daemon: (pool.name for pool in _pools(daemon)), incomplete)
 
 
-def _complete_endpoint(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+def complete_endpoint(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """The names of endpoints that begin so, for a shell."""
     return _complete(ctx, lambda daemon: (limit.endpoint for limit in _limits(daemon)), incomplete)
 
 
@@ -245,7 +247,7 @@ def limits(ctx: click.Context) -> None:
 
 
 @limits.command("set", short_help="Change an endpoint's windows.")
-@click.argument("endpoint", shell_complete=_complete_endpoint)
+@click.argument("endpoint", shell_complete=complete_endpoint)
 @click.option(
     "--window", "windows", type=WindowType(), metavar="WINDOW=LIMIT", multiple=True, required=True,
     help=_WINDOW_OPTION_HELP,
@@ -273,7 +275,7 @@ _WINDOWS: tuple[Column[rate_limit_pb2.WindowCapacity], ...] = (
 
 
 @click.command(cls=Command)
-@click.argument("endpoint", shell_complete=_complete_endpoint)
+@click.argument("endpoint", shell_complete=complete_endpoint)
 @pass_invocation
 def capacity(invocation: Invocation, endpoint: str) -> None:
     """Say what is left of each window of ENDPOINT."""

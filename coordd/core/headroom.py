@@ -15,8 +15,8 @@ from typing import Final
 
 from coordd.core.expected import Expected, expected_of
 from coordd.core.forecasts import Forecasts, next_bin
-from coordd.core.rules import MEDIUM, PRIORITIES
-from coordd.core.windows import Kept, Windows
+from coordd.core.rules import LOW, MEDIUM, PRIORITIES
+from coordd.core.windows import Kept, Window, Windows
 
 _PPM: Final = 1_000_000
 
@@ -70,6 +70,14 @@ class Headroom:
             for window in windows.of
         )
         return expected if any(expected) else ()
+
+    def kept_for(self, priority: int, window: Window, now: int) -> int:
+        """Return how many units of a window lower classes leave now to what a class will want."""
+        if self._forecasts is None or priority == LOW:
+            return 0
+        ppm = self._forecasts.expected_of(priority, window.length_ns, now)
+        expected = expected_of(ppm, window.length_ns, self._forecast_ppm * window.limit // _PPM)
+        return window.set_aside(expected, now) if expected is not None else 0
 
     def changes_at(self, now: int) -> int:
         """Return when what is kept may change by the mere passing of time; 0: never."""

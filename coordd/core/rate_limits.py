@@ -37,7 +37,7 @@ from coordd.core.shared_windows import SharedWindow, SharedWindows
 from coordd.core.shares import Shares, Used
 from coordd.core.sharing import Sharing
 from coordd.core.upstream import Lessons, Upstream
-from coordd.core.views import AllocationView, LimitView, ShareView, WindowView
+from coordd.core.views import AllocationView, ForecastView, LimitView, ShareView, WindowView
 from coordd.core.windows import Full, Kept, Window, Windows
 
 _TOO_MANY_REQUESTS = 429
@@ -236,6 +236,7 @@ class RateLimits:
             return _too_early(booking)
         shut_until = self._gates.shut_until(limit, limit.gate, now) if limit.gate is not None else 0
         if shut_until:
+            limit.promises.booking_late(booking.id, booking.execute_at, shut_until)
             return Refused(reason=Reason.GATE, subject=limit.name, retry_at=shut_until)
         limit.windows.unbook(booking)
         if not limit.windows.is_room(booking.count, now):
@@ -443,6 +444,8 @@ class RateLimits:
             gate=self._gates.view(limit, now),
             learned=tuple(learned for _, learned in sorted(limit.lessons.limits.items())),
             malformed_headers=limit.lessons.malformed,
+            forecasts=tuple(forecast_views(limit, now)),
+            scheduling_error_ns=limit.promises.error_ns,
         )
 
     def allocation(self, limit: Limit, worker: str, now: int) -> AllocationView:
@@ -765,6 +768,16 @@ def window_views(windows: Windows, now: int) -> tuple[WindowView, ...]:
         )
         for window in windows.of
     )
+
+
+def forecast_views(limit: Limit, now: int) -> Iterator[ForecastView]:
+    """Yield what each class is expected to want; the windows are rolled."""
+    if limit.forecasts is None or limit.headroom is None:
+        return
+    fullest = max(limit.windows.of, key=lambda window: window.used / window.limit)
+    for priority, rate_ppm in limit.forecasts.rates(now):
+        kept = limit.headroom.kept_for(priority, fullest, now)
+        yield ForecastView(priority=priority, rate_ppm=rate_ppm, kept=kept)
 
 
 def is_overridden(windows: Windows, rule: LimitRule) -> bool:

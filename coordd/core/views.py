@@ -42,10 +42,22 @@ class WindowView(Struct, frozen=True, kw_only=True):
         return max(0, self.limit - self.used)
 
 
+class ForecastView(Struct, frozen=True, kw_only=True, gc=False):
+    """What a class is expected to want: calls a second, in parts of 10**6.
+
+    `kept`: calls that lower classes leave to it now, in the fullest window.
+    """
+
+    priority: int
+    rate_ppm: int
+    kept: int
+
+
 class LimitView(Struct, frozen=True, kw_only=True):
     """An endpoint's limit.
 
-    `windows` shortest first; `remaining` is what could be taken now.
+    `windows` shortest first; `remaining` is what could be taken now. `scheduling_error_ns`: the mean of
+    |actual - promised| over waits and bookings, None: none was served yet.
     """
 
     name: str
@@ -61,6 +73,8 @@ class LimitView(Struct, frozen=True, kw_only=True):
     gate: GateView = GateView(state=GateState.OPEN)
     learned: tuple[LearnedLimit, ...] = ()
     malformed_headers: int = 0
+    forecasts: tuple[ForecastView, ...] = ()
+    scheduling_error_ns: int | None = None
 
     @property
     def remaining(self) -> int:

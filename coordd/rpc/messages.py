@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from coordd.core import gates, records, views
+from coordd.core import gates, records, rules, views
 from coordd.core.limits import DAY, HOUR, MILLISECOND, MINUTE, SECOND
 from coordd.core.outcomes import Grant, Granted, Place, Reason, Refused, grant_id
 from coordd.store.protocol import EngagementCount
@@ -46,6 +46,13 @@ _WINDOW_UNITS: Final = (
 )
 # Weights are kept in thousandths.
 _MILLI: Final = 1_000
+_PRIORITIES: Final = {
+    rules.LOW: common_pb2.PRIORITY_LOW,
+    rules.MEDIUM: common_pb2.PRIORITY_MEDIUM,
+    rules.HIGH: common_pb2.PRIORITY_HIGH,
+    rules.CRITICAL: common_pb2.PRIORITY_CRITICAL,
+}
+_PPM: Final = 1_000_000
 _WARNING_FROM: Final = 0.80
 _CRITICAL_ABOVE: Final = 0.95
 
@@ -312,6 +319,7 @@ def learned_limits(learned: Iterable[records.LearnedLimit]) -> list[rate_limit_p
 
 def endpoint_status(limit_view: views.LimitView, now: int) -> rate_limit_pb2.EndpointStatus:
     """Return an endpoint's health at `now` (ns)."""
+    error_ns = limit_view.scheduling_error_ns
     return rate_limit_pb2.EndpointStatus(
         endpoint=limit_view.name,
         health=health(limit_view.utilisation),
@@ -323,6 +331,14 @@ def endpoint_status(limit_view: views.LimitView, now: int) -> rate_limit_pb2.End
         gate=gate_seen(limit_view.gate, now),
         learned=learned_limits(limit_view.learned),
         malformed_headers=limit_view.malformed_headers,
+        forecasts=[_class_forecast(forecast) for forecast in limit_view.forecasts],
+        scheduling_error=None if error_ns is None else duration(error_ns),
+    )
+
+
+def _class_forecast(forecast: views.ForecastView) -> rate_limit_pb2.ClassForecast:
+    return rate_limit_pb2.ClassForecast(
+        priority=_PRIORITIES[forecast.priority], per_s=forecast.rate_ppm / _PPM, kept=forecast.kept
     )
 
 

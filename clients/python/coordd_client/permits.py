@@ -19,6 +19,7 @@ from coordd_client.messages import (
 )
 from coordd_client.values import (
     Booking,
+    ClassForecast,
     EndpointStatus,
     Gate,
     GateState,
@@ -253,6 +254,7 @@ def _read_learned(message: pb.LearnedLimit) -> LearnedLimit:
 
 
 def _read_endpoint_status(message: pb.EndpointStatus) -> EndpointStatus:
+    has_error = message.HasField("scheduling_error")
     return EndpointStatus(
         endpoint=message.endpoint,
         health=Health(message.health),
@@ -264,7 +266,13 @@ def _read_endpoint_status(message: pb.EndpointStatus) -> EndpointStatus:
         gate=read_gate(message.gate),
         learned=tuple(map(_read_learned, message.learned)),
         malformed_headers=message.malformed_headers,
+        forecasts=tuple(map(_read_forecast, message.forecasts)),
+        scheduling_error_s=seconds(message.scheduling_error) if has_error else None,
     )
+
+
+def _read_forecast(message: pb.ClassForecast) -> ClassForecast:
+    return ClassForecast(priority=Priority(message.priority), per_s=message.per_s, kept=message.kept)
 
 
 def _read_system_status(reply: pb.GetSystemStatusResponse) -> SystemStatus:

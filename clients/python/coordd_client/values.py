@@ -343,11 +343,24 @@ class LearnedLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassForecast:
+    """What one class is expected to ask of an endpoint.
+
+    `per_s` is in calls a second; `kept` calls are left to it now by lower classes, in the fullest window.
+    """
+
+    priority: Priority
+    per_s: float
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointStatus:
     """One endpoint's health.
 
     `utilisation` is that of the fullest window; `violations` counts 429s, `malformed_headers` fields of
-    upstream's responses that could not be read.
+    upstream's responses that could not be read. `scheduling_error_s` says how far off, on average, the times
+    were that waiters and bookings were told; None: none was served yet.
     """
 
     endpoint: str
@@ -360,6 +373,8 @@ class EndpointStatus:
     gate: Gate
     learned: tuple[LearnedLimit, ...]
     malformed_headers: int
+    forecasts: tuple[ClassForecast, ...] = ()
+    scheduling_error_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

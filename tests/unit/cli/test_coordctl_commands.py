@@ -578,6 +578,24 @@ def test_capacity(daemon: ScriptedDaemon, run: Run) -> None:
     assert json.loads(run("capacity", "post_tweet", "--json").stdout)["remaining"] == 168
 
 
+def test_forecasts(daemon: ScriptedDaemon, run: Run) -> None:
+    forecast = rate_limit_pb2.ClassForecast(priority=common_pb2.PRIORITY_HIGH, per_s=0.5, kept=4)
+    busy = rate_limit_pb2.EndpointStatus(
+        endpoint="post_tweet", forecasts=[forecast], scheduling_error=Duration(seconds=2)
+    )
+    idle = rate_limit_pb2.EndpointStatus(endpoint="search")
+    daemon.answers("GetSystemStatus", rate_limit_pb2.GetSystemStatusResponse(endpoints=[busy, idle]))
+    assert lines(run("forecasts").stdout) == [
+        "ENDPOINT    CLASS  PER HOUR  KEPT  PROMISES OFF BY",
+        "post_tweet  high    1,800.0     4               2s",
+        "search      -             -     -                -",
+    ]
+    assert len(lines(run("forecasts", "search").stdout)) == 2
+    assert run("forecasts", "unheard_of").stderr == "no such endpoint\n"
+    told = json.loads(run("forecasts", "--json").stdout)
+    assert [row["endpoint"] for row in told] == ["post_tweet", "search"]
+
+
 def test_stats(daemon: ScriptedDaemon, run: Run) -> None:
     daemon.answers(
         "GetEngagementStats",

@@ -13,6 +13,7 @@ from coordd.v1 import reservation_pb2 as s
 from coordd_client import (
     Availability,
     Booking,
+    ClassForecast,
     Client,
     EndpointStatus,
     Engagement,
@@ -211,6 +212,8 @@ _CASES: list[tuple[str, tuple[Any, ...], dict[str, Any], str, Any, Any, Any]] = 
                         r.LearnedLimit(window={"seconds": 900}, limit=90, configured=180, in_force=True)
                     ],
                     malformed_headers=3,
+                    forecasts=[r.ClassForecast(priority=common_pb2.PRIORITY_HIGH, per_s=0.5, kept=4)],
+                    scheduling_error={"nanos": 250_000_000},
                 )
             ],
         ),
@@ -228,6 +231,8 @@ _CASES: list[tuple[str, tuple[Any, ...], dict[str, Any], str, Any, Any, Any]] = 
                     Gate(GateState.CLOSED, datetime.fromtimestamp(100, UTC), 5.0, 2),
                     (LearnedLimit(900.0, 90, 180, in_force=True),),
                     3,
+                    (ClassForecast(Priority.HIGH, 0.5, 4),),
+                    0.25,
                 ),
             ),
         ),
