@@ -56,7 +56,7 @@ class ClassQueue:
             class_ = self._classes[rank[2]] = self._new_class()
         class_.add(rank)
 
-    def remove(self, rank: Rank, units: int) -> None:
+    def remove(self, rank: Rank, units: int, now: int) -> None:
         """See `Order.remove`."""
         class_ = self._classes[rank[2]]
         class_.remove(rank)

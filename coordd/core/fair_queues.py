@@ -126,10 +126,10 @@ class FairQueue(ClassQueue):
         self._shares.begin(rank, units)
         super().add(rank, units)
 
-    def remove(self, rank: Rank, units: int) -> None:
+    def remove(self, rank: Rank, units: int, now: int) -> None:
         """See `Order.remove`."""
-        self._shares.end(rank, units)
-        super().remove(rank, units)
+        self._shares.end(rank, units, now)
+        super().remove(rank, units, now)
 
     def heads(self, now: int) -> list[Rank]:
         """See `Order.heads`."""

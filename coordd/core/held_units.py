@@ -56,5 +56,5 @@ class HeldUnits:
 
     @property
     def memory_ns(self) -> int:
-        """See `Used.memory_ns`: leases end, be it unreleased, and mostly within this."""
+        """See `Used.memory_ns`: once it holds nothing."""
         return MINUTE

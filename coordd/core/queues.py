@@ -25,7 +25,7 @@ class Order(Protocol):
         """Take a waiter in that wants `units`."""
         ...
 
-    def remove(self, rank: Rank, units: int) -> None:
+    def remove(self, rank: Rank, units: int, now: int) -> None:
         """Let it go."""
         ...
 
@@ -84,7 +84,7 @@ class Queues:
         if key in self.orders:
             self.orders[key].add(rank, units)
 
-    def remove(self, key: QueueKey, rank: Rank, units: int) -> None:
+    def remove(self, key: QueueKey, rank: Rank, units: int, now: int) -> None:
         """Let it wait no longer."""
         ranks = self._ranks[key]
         ranks.remove(rank)
@@ -92,7 +92,7 @@ class Queues:
         if units != 1:
             del self._several[key][rank]
         if key in self.orders:
-            self.orders[key].remove(rank, units)
+            self.orders[key].remove(rank, units, now)
         if not ranks:
             del self._ranks[key], self.units[key]
             self._several.pop(key, None)

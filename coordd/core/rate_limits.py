@@ -277,7 +277,7 @@ class RateLimits:
         self._end(permit, now)
         self._hear(limit, command, permit, now)
         if limit.shares is not None and command.is_sent:
-            limit.shares.reported(permit.worker, is_success=command.is_success)
+            limit.shares.reported(permit.worker, now, is_success=command.is_success)
         # Even a permit that was used may have left a window that it would have been in at its use_by.
         self._ledger.freed.append(limit.key)
         return UsageRecorded(permit=permit, refunded=refunded)

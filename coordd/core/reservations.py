@@ -289,6 +289,7 @@ class Reservations:
         self._settle(reservation, command.unused_units, now)
         self._drop(reservation)
         self._ledger.end_request(reservation.worker, reservation.request_id, now)
+        self._report(reservation, now, is_success=True)
         self._ledger.observe_hold(f"reservation/{reservation.type}", now - reservation.granted_at)
         return ResourceReleased(reservation=reservation)
 
@@ -300,6 +301,7 @@ class Reservations:
         if reservation.expires_at > now:
             self._ledger.deadlines.schedule(reservation, reservation.expires_at)
             return False
+        self._report(reservation, now, is_success=False)
         self.force(reservation, now)
         return True
 
@@ -432,6 +434,12 @@ class Reservations:
             pool.windows.settle(
                 reservation.worker, used, unused, reservation.expires_at, now, priority=reservation.priority
             )
+
+    def _report(self, reservation: Reservation, now: int, *, is_success: bool) -> None:
+        """Say how units of a fair pool came back: by release or, held up until then, by their lease's end."""
+        pool = self._pools.get(reservation.pool)
+        if pool is not None and pool.shares is not None and not reservation.is_refilling:
+            pool.shares.reported(reservation.worker, now, is_success=is_success)
 
     def _drop(self, reservation: Reservation) -> None:
         self.count -= 1

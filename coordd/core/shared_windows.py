@@ -159,7 +159,8 @@ class SharedWindows:
     @property
     def memory_ns(self) -> int:
         """See `Used.memory_ns`."""
-        return self._windows.of[-1].length_ns
+        longest = self._windows.of[-1]
+        return self._windows.use_within_ns + longest.length_ns + 2 * longest.width_ns
 
 
 def _classes(cell: Cell, just_counted: int) -> list[int]:

@@ -2,9 +2,9 @@
 
 Owns: who shares each of them now, with which weight, and the *level* of each: its dominant share, the largest
 part of any window (or of the capacity) that it uses, per unit of weight. The smallest level goes first.
-Rules: a worker is active while its session lives, while it waits, and for `active_window` after it last asked
-and was not refused (a refusal leaves no trace). Its own part is its weight's part among the active. What it
-uses beyond that is borrowed, and counts for more where its calls mostly fail: so it is lent less, and never
+Rules: a worker is active while its session lives, while it waits, and for `active_window` after it last
+waited, was given something or reported (a refusal leaves no trace). Its own part is that of its weight. What
+it uses beyond that is borrowed, and counts for more where its calls mostly fail: it is lent less, and never
 has less than its own. A worker that waits and was given nothing for `fair_bound` is starved.
 Must not know: who waits in which order, and whether anything is free.
 Source: dominant resource fairness, Ghodsi et al., NSDI 2011, each window being a resource.
@@ -60,7 +60,7 @@ class Used(Protocol):
 
     @property
     def memory_ns(self) -> int:
-        """How long what is given now may be used at most, as far as that is known."""
+        """How long a worker that nothing is heard of is remembered: until all it has had has left."""
         ...
 
 
@@ -208,16 +208,17 @@ class Shares:
         self._several += units != 1
         self._activate(sharer)
 
-    def end(self, rank: Rank, units: int) -> None:
+    def end(self, rank: Rank, units: int, now: int) -> None:
         """It waits no longer."""
         worker = rank[3]
         sharer = self.sharers[worker]
         sharer.wanted -= units
+        sharer.asked_at = now
         self._several -= units != 1
         self.waiting[worker] -= 1
         if not self.waiting[worker]:
             del self.waiting[worker]
-            self._ledger.deadlines.not_after(sharer, sharer.asked_at + self._active_window_ns)
+            self._ledger.deadlines.not_after(sharer, now + self._active_window_ns)
 
     def given(self, worker: str, units: int, priority: int, now: int) -> None:
         """A worker was given `units`."""
@@ -234,9 +235,12 @@ class Shares:
         if self._several:
             self._ledger.freed.append(self.key)
 
-    def reported(self, worker: str, *, is_success: bool) -> None:
-        """A call was made, or a lease has ended, well or not."""
+    def reported(self, worker: str, now: int, *, is_success: bool) -> None:
+        """A call was made, or units were given back, well or not."""
         sharer = self._sharer(worker)
+        sharer.asked_at = now
+        self._activate(sharer)
+        self._ledger.deadlines.not_after(sharer, now + self._active_window_ns)
         if sharer.efficiency is None:
             if is_success:
                 return
@@ -247,8 +251,6 @@ class Shares:
         self._changed[(self._subject, worker)] = efficiency
         self._inefficient[worker] = None
         self._unsettle()
-        if not sharer.scheduled_at:
-            self._ledger.deadlines.schedule(sharer, sharer.asked_at + self._active_window_ns)
 
     def reweigh(self, worker: str) -> None:
         """A session has come, gone or changed."""
@@ -270,8 +272,11 @@ class Shares:
             return
         self._deactivate(sharer)
         self.used.roll(now)
-        if any(used for used, _ in self.used.parts(worker)):
-            self._ledger.deadlines.schedule(sharer, now + self.used.memory_ns)
+        memory_ns = max(self.used.memory_ns, self._active_window_ns)
+        if sharer.asked_at + memory_ns > now:
+            self._ledger.deadlines.schedule(sharer, sharer.asked_at + memory_ns)
+        elif self.used.parts(worker)[0][0]:
+            self._ledger.deadlines.schedule(sharer, now + memory_ns)
         else:
             self._forget(sharer)
 

@@ -302,7 +302,7 @@ class Waits:
             self._wake_at(key, blocked.frees_at)
             self._wake_at(key, self._queues.changes_at(key, now))
             return False
-        self._exit(waiter)
+        self._exit(waiter, now)
         if blocked is not None and blocked.key:
             self._enter(waiter, blocked, now)
             return isinstance(waiter.command, AcquireBundle) or self._is_back(waiter, key)
@@ -355,8 +355,8 @@ class Waits:
             self._wake_at(blocked.key, blocked.frees_at)
         self._wake_at(blocked.key, self._queues.changes_at(blocked.key, now))
 
-    def _exit(self, waiter: Waiter) -> None:
-        self._queues.remove(waiter.key, waiter.rank, self._units(waiter))
+    def _exit(self, waiter: Waiter, now: int) -> None:
+        self._queues.remove(waiter.key, waiter.rank, self._units(waiter), now)
         if waiter.key not in self._queues:
             wake = self._wakes.pop(waiter.key, None)
             if wake is not None:
@@ -409,7 +409,7 @@ class Waits:
         That is its own queue if it was a head, and what else it wants: others may be meant to wait for it.
         """
         key, is_head = waiter.key, waiter.rank in self._queues.heads(waiter.key, now)
-        self._exit(waiter)
+        self._exit(waiter, now)
         self._ledger.freed.extend(other for other in self._keys(waiter) if other != key or is_head)
 
     def _keys(self, waiter: Waiter) -> tuple[QueueKey, ...]:

@@ -97,6 +97,7 @@ class Harness:
             assert self.machine.digest() == before, f"{command} was refused and yet changed something"
         else:
             self._note(command, outcome)
+        self.model.note_presence(self.now)
         self._take_notices()
         if isinstance(command, ReturnGrant):
             # The waiter that has its place back may be due by now.
@@ -198,6 +199,7 @@ class Harness:
                 self._note_wait_granted(notice)
             else:
                 self._note_wait_refused(notice)
+            self.model.note_presence(self.now)
 
     def _settled(self) -> None:
         """Check that nothing that is due, and nobody who could be served, was left behind."""
@@ -249,6 +251,8 @@ class Harness:
         assert getattr(grant, ends_at) <= self.now
         self._remove(grant)
         self.model.end_request(grant, self.now)
+        if isinstance(grant, Holding):
+            self._note_report(("pool", grant.pool), grant, is_success=False)
 
     def _note_wait_granted(self, notice: WaitGranted) -> None:
         waiter = self._waiter(notice.waiter.id)
@@ -289,6 +293,7 @@ class Harness:
         model.waiting = [waiter for waiter in model.waiting if waiter.command.request_id]
         for waiter in model.waiting:
             waiter.away_until = now + self.rules.resume_grace_ns
+        model.shares.note_restart(model.last_given(now))
         self.unheard.clear()
 
     # -- what the model expects ------------------------------------------------------------------------------
@@ -310,7 +315,9 @@ class Harness:
             return ("granted", earlier.id)
         model = self.model
         rank = (model.order(command, self.now), model.last_id + 1)
-        return self._expect_blocked(command, model.block(command, model.ahead_of(rank, self.now), self.now))
+        return self._expect_blocked(
+            command, model.block(command, model.ahead_of(command, rank, self.now), self.now)
+        )
 
     def _expect_blocked(self, command: Any, block: Block | None) -> Answer:
         if block is None:
@@ -345,7 +352,7 @@ class Harness:
         if not waiter.away_until:
             return ("queued", waiter.id) if command.wait_ns else ("refused", ANY, ANY, ANY)
         model = self.model
-        block = model.block(waiter.command, model.ahead_of(waiter.rank, self.now), self.now)
+        block = model.block(waiter.command, model.ahead_of(waiter.command, waiter.rank, self.now), self.now)
         if block is None:
             return ("granted", None)
         if not command.wait_ns:
@@ -564,6 +571,9 @@ class Harness:
             grant = self.model.grant_permit(
                 command.endpoint, worker, count, request_id=command.request_id, id=id, now=self.now
             )
+        key = self.model.shared(command)
+        if key is not None:
+            self.model.shares.note_given((key, command.worker), self.now)
         self._check_record(grant)
 
     def _check_record(self, grant: HeldLock | Holding | OpenPermit) -> None:
@@ -591,6 +601,12 @@ class Harness:
             self.model.settle(holding.id, command.unused_units, self.now)
             self.model.holdings.remove(holding)
             self.model.end_request(holding, self.now)
+            self._note_report(("pool", holding.pool), holding, is_success=True)
+
+    def _note_report(self, key: tuple[str, str], grant: Holding | OpenPermit, *, is_success: bool) -> None:
+        is_refilling = isinstance(grant, Holding) and grant.is_refilling
+        if self.model.shares.rule(key) is not None and not is_refilling:
+            self.model.shares.note_report((key, grant.worker), self.now, is_success=is_success)
 
     def _note_record_usage(self, command: RecordUsage, outcome: UsageRecorded) -> None:
         permit = self._live(command.id)
@@ -598,6 +614,8 @@ class Harness:
             self.model.settle(permit.id, 0 if command.is_sent else permit.count, self.now)
             self.model.permits.remove(permit)
             self.model.end_request(permit, self.now)
+            if command.is_sent:
+                self._note_report(("limit", permit.endpoint), permit, is_success=command.is_success)
 
     def _note_booked(self, command: ScheduleRequest, outcome: Booked) -> None:
         if outcome.is_repeat:

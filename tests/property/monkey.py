@@ -31,6 +31,8 @@ _WANTED = [
     ("quota", "tweet", 2),
     ("post", "x", 1),
     ("post", "y", 2),
+    ("slot", "", 1),
+    ("slot", "", 3),
 ]
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from naive_shares import Contender, NaiveShares
+
 from coordd.core.commands import RequestLock, ReserveResource, TakePermit, WaitableCommand
 from coordd.core.outcomes import Reason
 from coordd.core.records import EndedBy, Outcome
@@ -110,10 +112,11 @@ class Past:
 
 @dataclass
 class Charge:
-    """`count` counted in each of the windows `name`, at the instant `at`, for the grant `id`."""
+    """`count` counted in each of the windows `name`, at the instant `at`, for the grant `id` of `worker`."""
 
     name: str
     id: int
+    worker: str
     count: int
     at: int
     granted_at: int
@@ -147,8 +150,10 @@ class Model:
     ended: list[tuple[str, str, int]] = field(default_factory=list)
     limits: dict[str, dict[int, int]] = field(default_factory=dict)
     capacities: dict[str, int] = field(default_factory=dict)
+    shares: NaiveShares = field(init=False)
 
     def __post_init__(self) -> None:
+        self.shares = NaiveShares(self.rules, self.parts, self.share_memory)
         for name, rule in self.rules.limits.items():
             self.limits[f"limit/{name}"] = dict(rule.windows)
         for name, pool in self.rules.pools.items():
@@ -383,21 +388,88 @@ class Model:
             return Block(Reason.WINDOW_FULL if at > now else Reason.QUEUED_AHEAD, key)
         return Block(Reason.WINDOW_FULL, key, at) if at > now else None
 
-    def ahead_of(self, rank: tuple[int, int], now: int) -> set[Hashable]:
-        """Each thing that somebody who goes before `rank` waits for first."""
+    def ahead_of(self, command: WaitableCommand, rank: tuple[int, int], now: int) -> set[Hashable]:
+        """Each thing that somebody who goes before `command`, of this rank, waits for first."""
         ahead: set[Hashable] = set()
         for waiter in self.present():
             if waiter.rank < rank:
                 block = self.block(waiter.command, ahead, now, is_waiting=True)
                 if block is not None and block.key is not None:
                     ahead.add(block.key)
-        return ahead
+        shared = {key for key in self.keys(command) if self.shares.rule(key) is not None}
+        return (ahead - shared) | {key for key in shared if not self._is_first(key, command, rank, now)}
+
+    def _is_first(self, key: Hashable, command: WaitableCommand, rank: tuple[int, int], now: int) -> bool:
+        """Whether `command` goes first where workers share; it wants nothing else before that."""
+        me = Contender(rank, command.worker, command.priority)
+        others = [
+            Contender(waiter.rank, waiter.command.worker, waiter.command.priority)
+            for waiter in self.present()
+            if key in self.keys(waiter.command) and waiter.rank != rank
+        ]
+        return self.shares.first(key, [me, *others], now) is me
+
+    def parts(self, key: Any, worker: str, now: int) -> list[tuple[int, int]]:
+        """(Used by the worker, limit) of each window of what is shared, or of the pool."""
+        name = "/".join(key)
+        if name not in self.limits:
+            held = sum(h.units for h in self.holdings if h.pool == key[1] and h.worker == worker)
+            return [(held, self.capacities[key[1]])]
+        charges = [charge for charge in self.charges if (charge.name, charge.worker) == (name, worker)]
+        return [
+            (
+                sum(
+                    c.count for c in charges if c.at // -(-n // BUCKETS) + BUCKETS >= now // -(-n // BUCKETS)
+                ),
+                limit,
+            )
+            for n, limit in sorted(self.limits[name].items())
+        ]
+
+    def share_memory(self, key: Any) -> int:
+        """How long a worker that uses nothing of what is shared is known after its last sign of life."""
+        name = "/".join(key)
+        if name not in self.limits:
+            return 60_000_000_000
+        longest = max(self.limits[name])
+        return self.use_within(name) + longest + 2 * -(-longest // BUCKETS)
+
+    def shared(self, command: WaitableCommand) -> Hashable:
+        """What is shared of all that a command wants, or None. No rule here shares more than one of them."""
+        return next((key for key in self.keys(command) if self.shares.rule(key) is not None), None)
+
+    def note_presence(self, now: int) -> None:
+        """Take in who waits for what is shared now."""
+        waiting = {
+            waiter.id: (key, waiter.command.worker)
+            for waiter in self.present()
+            if (key := self.shared(waiter.command)) is not None
+        }
+        self.shares.note_presence(waiting, now)
+
+    def last_given(self, now: int) -> dict[tuple[Hashable, str], int]:
+        """When each worker was given something shared last, as far as what it uses still tells."""
+        last: dict[tuple[Hashable, str], int] = {}
+        for holding in self.holdings:
+            key = ("pool", holding.pool)
+            if holding.pool and self.shares.rule(key) is not None:
+                last[key, holding.worker] = max(last.get((key, holding.worker), 0), holding.granted_at)
+        for charge in self.charges:
+            key = tuple(charge.name.split("/", 1))
+            widths = [-(-length // BUCKETS) for length in self.limits[charge.name]]
+            for width in widths if self.shares.rule(key) is not None else ():
+                if charge.count and charge.at // width + BUCKETS >= now // width:
+                    begins = min(now, charge.at // width * width)
+                    last[key, charge.worker] = max(last.get((key, charge.worker), 0), begins)
+        return last
 
     def servable(self, now: int) -> list[tuple[Waiting, Block | None]]:
         """Who of those who wait must be answered now: granted (None), or refused by the Block."""
         found = []
         for waiter in self.present():
-            block = self.block(waiter.command, self.ahead_of(waiter.rank, now), now, is_waiting=True)
+            block = self.block(
+                waiter.command, self.ahead_of(waiter.command, waiter.rank, now), now, is_waiting=True
+            )
             if block is None or block.key is None:
                 found.append((waiter, block))
         return found
@@ -422,7 +494,7 @@ class Model:
         refills = f"pool/{pool}" in self.limits
         if refills:
             ttl_ns = self.use_within(f"pool/{pool}")
-            self.charges.append(Charge(f"pool/{pool}", id, units, now + ttl_ns, now))
+            self.charges.append(Charge(f"pool/{pool}", id, command.worker, units, now + ttl_ns, now))
             self.audit(f"pool/{pool}", now)
         holding = Holding(
             id,
@@ -447,7 +519,7 @@ class Model:
     ) -> OpenPermit:
         name = f"limit/{endpoint}"
         use_by = now + self.use_within(name)
-        self.charges.append(Charge(name, id, count, use_by, now))
+        self.charges.append(Charge(name, id, worker, count, use_by, now))
         self.audit(name, now)
         permit = OpenPermit(id, endpoint, worker, count, now, use_by, request_id)
         self.permits.append(permit)

@@ -1,7 +1,18 @@
 """Rules small enough that everything collides: short windows, few units, two items."""
 
 from coordd.core.limits import SECOND
-from coordd.core.rules import CRITICAL, HIGH, LOW, MEDIUM, KindRule, LimitRule, PoolRule, Rules, TypeRule
+from coordd.core.rules import (
+    CRITICAL,
+    HIGH,
+    LOW,
+    MEDIUM,
+    PROPORTIONAL,
+    KindRule,
+    LimitRule,
+    PoolRule,
+    Rules,
+    TypeRule,
+)
 
 
 def rules_of(*, is_exclusive_by_kind: bool = False) -> Rules:
@@ -29,9 +40,11 @@ def rules_of(*, is_exclusive_by_kind: bool = False) -> Rules:
             "file": TypeRule(ttl_ns=15 * SECOND),
             "quota": TypeRule(ttl_ns=15 * SECOND, pools={"tweet": "tweets"}),
             "post": TypeRule(ttl_ns=15 * SECOND, pool="tweets"),
+            "slot": TypeRule(ttl_ns=15 * SECOND, pool="slots"),
         },
         pools={
             "conns": PoolRule(capacity=3),
+            "slots": PoolRule(capacity=4, is_fair=True),
             "tweets": PoolRule(
                 limit=LimitRule(windows={10 * SECOND: 3, 60 * SECOND: 6}, use_within_ns=4 * SECOND)
             ),
@@ -43,7 +56,11 @@ def rules_of(*, is_exclusive_by_kind: bool = False) -> Rules:
                 claim_window_ns=6 * SECOND,
             ),
             "post": LimitRule(
-                windows={8 * SECOND: 3}, use_within_ns=SECOND, claim_window_ns=5 * SECOND, is_fair=True
+                windows={8 * SECOND: 3, 40 * SECOND: 9},
+                use_within_ns=SECOND,
+                claim_window_ns=5 * SECOND,
+                is_fair=True,
+                share=PROPORTIONAL,
             ),
         },
         is_exclusive_by_kind=is_exclusive_by_kind,
@@ -53,4 +70,7 @@ def rules_of(*, is_exclusive_by_kind: bool = False) -> Rules:
         recovery_grace_ns=9 * SECOND,
         request_memory_ns=25 * SECOND,
         schedule_horizon_ns=100 * SECOND,
+        worker_weights={"w1": 2.0},
+        active_window_ns=14 * SECOND,
+        fair_bound_ns=11 * SECOND,
     )

@@ -71,6 +71,9 @@ class WholeMachine(RuleBasedStateMachine):
                 ("quota", "tweet", 2),
                 ("post", "x", 1),
                 ("post", "", 3),
+                ("slot", "", 1),
+                ("slot", "", 1),
+                ("slot", "", 3),
             ]
         ),
         worker=workers,
@@ -197,13 +200,13 @@ class WholeMachine(RuleBasedStateMachine):
             self.harness.do(commands.RenewReservation(id=held.id, worker=held.worker, ttl_ns=ttl_ns))
 
     @where_there_are("permits")
-    @rule(index=indexes, is_sent=st.booleans(), is_foreign=is_rarely)
-    def record_usage(self, *, index: int, is_sent: bool, is_foreign: bool) -> None:
+    @rule(index=indexes, is_sent=st.booleans(), is_success=st.booleans(), is_foreign=is_rarely)
+    def record_usage(self, *, index: int, is_sent: bool, is_success: bool, is_foreign: bool) -> None:
         permit = self._pick(self.harness.model.permits, index)
         if permit is not None:
             worker = "w9" if is_foreign else permit.worker
             usage = commands.RecordUsage(
-                endpoint=permit.endpoint, worker=worker, id=permit.id, is_sent=is_sent, is_success=is_sent
+                endpoint=permit.endpoint, worker=worker, id=permit.id, is_sent=is_sent, is_success=is_success
             )
             self.harness.do(usage)
             self.harness.do(usage)

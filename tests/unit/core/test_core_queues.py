@@ -27,14 +27,14 @@ def test_smaller_key_goes_first_and_among_equals_the_smaller_id(queues: Queues) 
     order = []
     while heads := queues.heads(KEY, NOW):
         order.append(heads[0][:2])
-        queues.remove(KEY, heads[0], dict(WAITERS)[heads[0]])
+        queues.remove(KEY, heads[0], dict(WAITERS)[heads[0]], NOW)
     assert order == [(4, 3), (5, 1), (5, 2)]
 
 
 def test_empty_queue_does_not_exist(queues: Queues) -> None:
     for each, units in WAITERS:
         assert KEY in queues
-        queues.remove(KEY, each, units)
+        queues.remove(KEY, each, units, NOW)
     assert KEY not in queues
     assert queues.units == {}
     assert queues.length(KEY) == 0
@@ -75,7 +75,7 @@ def test_queue_with_an_order_asks_it_who_is_first_and_still_counts_units_by_rank
     assert queues.position(KEY, high, NOW) == 2
     assert queues.units_ahead(KEY, high, NOW) == 2
     assert queues.units_before(KEY, high) == 3
-    queues.remove(KEY, low, 3)
+    queues.remove(KEY, low, 3, NOW)
     assert queues.classes_ahead(KEY, high, NOW) == []
 
 
