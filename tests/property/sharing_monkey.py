@@ -1,4 +1,4 @@
-"""A monkey that only ever wants what is shared: crowds at one queue, mixed sizes, failures, comings and goings."""
+"""A monkey that only wants what is shared: crowds at one queue, mixed sizes, failures, comings and goings."""
 
 from collections.abc import Callable
 
