@@ -128,14 +128,14 @@ def _run(tasks: list[_Task]) -> dict[str, Figures]:
     with _progress() as progress:
         for task in tasks:
             simulation = Simulation(task.rules, task.trace.demands, task.plan)
-            attempts = len(simulation.log.attempts)
-            bar = progress.add_task(task.name, total=attempts)
+            bar = progress.add_task(task.name, total=len(simulation.log.attempts))
             began_s = perf_counter()
             with interruptible(simulation):
                 log = simulation.run(partial(_update, progress, bar))
             shown = shown or shown_of(log)
             figures[task.name] = figures_of(log, task.trace, task.rules, shown=shown)
-            took = f"{counted(attempts, 'attempt')} simulated in {perf_counter() - began_s:.1f} s"
+            ended = sum(attempt.ended_at > 0 for attempt in log.attempts)
+            took = f"{counted(ended, 'attempt')} simulated in {perf_counter() - began_s:.1f} s"
             progress.console.print(took, highlight=False)
             if not log.is_complete:
                 break

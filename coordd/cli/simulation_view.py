@@ -18,6 +18,8 @@ __all__ = ["show"]
 
 Row = TypeVar("Row")
 _NONE = "-"
+# A table on a terminal brings its own empty lines.
+_SPACE: tuple[Text, ...] = () if sys.stdout.isatty() else (Text(),)
 
 
 def show(figures: Mapping[str, Figures]) -> None:
@@ -31,7 +33,7 @@ def show(figures: Mapping[str, Figures]) -> None:
     for rows, columns in _tables(figures):
         if rows:
             shown = columns if len(figures) > 1 else columns[1:]
-            printer.view(Text(), Listing(rows, shown))
+            printer.view(*_SPACE, Listing(rows, shown))
     for name, each in figures.items():
         for view in _curve(each, name if len(figures) > 1 else ""):
             printer.view(view)

@@ -28,7 +28,7 @@ from coordd.planning.log import Log, Use
 __all__ = ["Plan", "Simulation"]
 
 # As the engine does, so that the memory of what is to be stored stays bounded.
-_EVENTS_PER_BATCH: Final = 4_096
+_EVENTS_PER_BATCH: Final = 256
 
 
 class Plan(Struct, frozen=True, kw_only=True):

@@ -2,9 +2,11 @@
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from planning_desk import RULES, T0, demand, plan, run, trace
 
 from coordd.core.limits import SECOND
+from coordd.core.rules import PROPORTIONAL, LimitRule
 from coordd.planning.demands import Demand
 from coordd.planning.fleet import Attempt
 from coordd.planning.log import Log, Use
@@ -60,6 +62,19 @@ def test_fairness_goes_by_weight() -> None:
         ("heavy", 2.0, 2),
         ("light", 1.0, 1),
     ]
+
+
+def test_what_the_daemon_shares_fairly_is_shared_by_weight() -> None:
+    post = LimitRule(windows={100 * SECOND: 30}, is_fair=True, share=PROPORTIONAL, use_within_ns=SECOND)
+    rules = replace(RULES, limits={"post": post})
+    # Far more than there is, from the start to the end.
+    demands = [demand("permit:post", worker=worker) for worker in ("light", "heavy") * 400]
+    log = run(*demands, rules=rules, how=plan(wait_s=900))
+    [resource] = figures_of(log, trace(*demands), rules).resources
+    assert resource.jain is not None
+    assert resource.jain >= 0.99
+    assert resource.windows[0].utilisation_waited is not None
+    assert resource.windows[0].utilisation_waited >= 0.98
 
 
 def test_workers_are_in_the_order_of_their_numbers() -> None:
