@@ -19,7 +19,7 @@ from coordd.core.outcomes import (
     Preempted,
     SessionExpired,
 )
-from coordd.core.records import Lock, Reservation
+from coordd.core.records import Bundle, Lock, Reservation
 from coordd.engine.session_stream import RevocationReason, Revoked, SessionStream
 from coordd.engine.watch import Event
 
@@ -92,7 +92,10 @@ def _expired(streams: Streams, event: Event) -> None:
 
 
 def _forced(streams: Streams, event: Event) -> None:
-    _revoke(streams, cast("Forced", event.outcome).grant, RevocationReason.FORCED, event.at)
+    grant = cast("Forced", event.outcome).grant
+    # A bundle is taken with what was left of it.
+    for taken in grant.held if isinstance(grant, Bundle) else (grant,):
+        _revoke(streams, taken, RevocationReason.FORCED, event.at)
 
 
 def _preempted(streams: Streams, event: Event) -> None:

@@ -20,7 +20,7 @@ from coordd.engine import Event
 from coordd.server import Daemon
 from coordd.v1 import admin_pb2, engagement_pb2, rate_limit_pb2
 from coordd.v1 import session_pb2 as pb
-from coordd_client import Client, LeaseLost, Outcome, Revoked
+from coordd_client import Client, LeaseLost, Outcome, Revoked, lock, reservation
 
 KEEPALIVE = pb.ConnectRequest(keepalive=pb.Keepalive())
 GOODBYE = pb.ConnectRequest(goodbye=pb.Goodbye())
@@ -461,6 +461,30 @@ async def test_a_forced_release_reaches_the_block_at_once(world: RealWorld) -> N
 async def _hold_until_forced(world: RealWorld, client: Client) -> None:
     async with client.lock("i", kind="analysis", ttl=3600) as lock:
         await world.force_release(lock.fencing_token)
+        async with asyncio.timeout(DEADLINE_S):
+            await asyncio.Event().wait()
+
+
+async def test_a_bundle_is_kept_and_hears_that_it_is_taken(world: RealWorld) -> None:
+    client = world.client("w1")
+    claims = (lock("i", kind="analysis", ttl=0.6), reservation("slot", ttl=0.6))
+    async with client.session():
+        async with client.bundle(*claims) as bundle:
+            begun = asyncio.get_running_loop().time()
+
+            async def has_passed() -> bool:
+                return asyncio.get_running_loop().time() > begun + 2
+
+            await world.until(has_passed)
+            assert bundle.left_s > 0
+        with pytest.raises(LeaseLost, match="taken the lease away"):
+            await _hold_bundle_until_forced(world, client)
+        assert not await locks(world.api)
+
+
+async def _hold_bundle_until_forced(world: RealWorld, client: Client) -> None:
+    async with client.bundle(lock("j", kind="analysis", ttl=3600), reservation("slot")) as bundle:
+        await world.force_release(bundle.bundle_id)
         async with asyncio.timeout(DEADLINE_S):
             await asyncio.Event().wait()
 

@@ -7,11 +7,13 @@ from core_desk import Desk, rules_of
 
 from coordd.core import sessions
 from coordd.core.commands import (
+    AcquireBundle,
     CloseSession,
     ForceRelease,
     KeepSession,
     OpenSession,
     ReleaseLock,
+    RenewBundle,
     RequestLock,
     ReserveResource,
     TakePermit,
@@ -349,3 +351,38 @@ def test_after_a_restart_a_session_has_time_to_come_back_and_then_ends(desk: Des
     assert of(SessionExpired, desk.advance(10 * SECOND))
     desk.commit()
     assert not desk.rows[Table.SESSIONS]
+
+
+# ---- bundles
+
+
+def take_bundle(desk: Desk) -> Any:
+    command = AcquireBundle(
+        worker="w1",
+        locks=(RequestLock(item="a", kind="like", worker="w1", ttl_ns=6 * SECOND),),
+        reservations=(ReserveResource(type="db", worker="w1"),),
+        permits=(TakePermit(endpoint="search", worker="w1"),),
+    )
+    return desk.do(command).grant
+
+
+def test_what_is_in_a_bundle_is_kept(desk: Desk) -> None:
+    opened = open_session(desk)
+    bundle = take_bundle(desk)
+    for _ in range(10):
+        desk.advance(5 * SECOND)
+        kept = keep(desk, opened)
+    lock, units = bundle.held[:2]
+    assert kept.held == (lock.token, units.id)
+    assert kept.keepalive_ns == 2 * SECOND
+    desk.do(RenewBundle(id=bundle.id, worker="w1"))
+
+
+def test_closing_gives_back_what_is_in_a_bundle_but_for_its_permits(desk: Desk) -> None:
+    opened = open_session(desk)
+    bundle = take_bundle(desk)
+    permit = bundle.held[2]
+    assert close(desk, opened).released == 2
+    assert desk.machine.counts().locks == desk.machine.counts().reservations == 0
+    assert desk.error(RenewBundle(id=bundle.id, worker="w1")) == "LEASE_LOST"
+    assert desk.report(permit, is_sent=False).refunded == 1
