@@ -18,6 +18,7 @@ from coordd_client import (
     BookingLapsed,
     Client,
     CoorddError,
+    HeldSession,
     InvalidRequest,
     ItemState,
     LeaseLost,
@@ -29,6 +30,9 @@ from coordd_client import (
     Refusal,
     RefusalReason,
     Refused,
+    RevocationReason,
+    Revoked,
+    SessionTaken,
     Superseded,
     WaitTimeout,
 )
@@ -795,6 +799,73 @@ async def test_what_can_never_be_is_an_error(
         await ask(client)
     assert type(caught.value) is error
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("options", "reason", "field"),
+    [
+        ({"worker_class": "x" * 65}, "INVALID_ID", "worker_class"),
+        ({"weight": 0.0001}, "INVALID_COUNT", "weight"),
+        ({"weight": float("nan")}, "INVALID_COUNT", "weight"),
+        ({"labels": {"": "x"}}, "INVALID_ID", "labels"),
+        ({"labels": {"x": "\n"}}, "INVALID_ID", "labels"),
+        ({"labels": {str(number): "" for number in range(17)}}, "INVALID_COUNT", "labels"),
+        ({"ttl": 0.5}, "INVALID_DURATION", "ttl"),
+        ({"ttl": 3601}, "INVALID_DURATION", "ttl"),
+    ],
+)
+async def test_a_session_that_can_not_be(world: World, options: Any, reason: str, field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await take(world.client("w1").session(**options))
+    assert (caught.value.reason, caught.value.metadata["field"]) == (reason, field)
+
+
+async def test_a_session_keeps_short_leases_and_hears_what_is_taken(world: World) -> None:
+    told: list[Revoked] = []
+    client = world.client("w1")
+    session = client.session(weight=2, labels={"zone": "a"}, on_revoked=told.append)
+
+    async def work(session: HeldSession) -> None:
+        assert session.is_connected
+        assert session.weight == 2
+        async with client.lock("i", kind="analysis", ttl=TTL_S) as lock:
+            first = lock.grant.expires_at
+
+            async def is_kept() -> bool:
+                held = (await client.get_lock("i")).lock
+                assert held is not None
+                return (held.expires_at - first).total_seconds() > 2 * TTL_S
+
+            await world.until(is_kept)
+        holder = Hold(client.reservation, "slot", ttl=LONG_TTL_S)
+        held = await holder.granted()
+        await world.force_release(held.reservation_id)
+        assert isinstance(await holder.failure(), LeaseLost)
+        assert [(event.name, event.reason) for event in told] == [("slot", RevocationReason.FORCED)]
+
+    await take(session, work)
+    assert session.error is None
+
+
+async def test_a_second_session_of_a_worker_is_refused_unless_it_takes_over(world: World) -> None:
+    async def refused(_: HeldSession) -> None:
+        with pytest.raises(SessionTaken):
+            await take(world.client("w1").session())
+
+    first = world.client("w1").session()
+
+    async def taken(_: HeldSession) -> None:
+        async def is_over() -> bool:
+            return first.error is not None
+
+        await take(world.client("w1").session(take_over=True), lambda _: world.until(is_over))
+        assert isinstance(first.error, SessionTaken)
+
+    async def both(_: HeldSession) -> None:
+        await refused(_)
+        await taken(_)
+
+    await take(first, both)
 
 
 @pytest.mark.parametrize("worker", ["", "w" * 129, "a\tb"])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from google.protobuf.message import Message
 
-from coordd.v1 import engagement_pb2, reservation_pb2
+from coordd.v1 import engagement_pb2, reservation_pb2, session_pb2
 from coordd_client.errors import InvalidRequest
 
 _BYTES_MAX: Mapping[str, int] = {
@@ -21,8 +21,9 @@ _BYTES_MAX: Mapping[str, int] = {
     "operation": 64,
     "endpoint": 64,
     "request_id": 128,
+    "worker_class": 64,
 }
-_OPTIONAL_EVERYWHERE = {"resource_id", "request_id"}
+_OPTIONAL_EVERYWHERE = {"resource_id", "request_id", "worker_class"}
 _OPTIONAL: Mapping[type[Message], set[str]] = {
     engagement_pb2.GetLockRequest: {"kind"},
     engagement_pb2.ListLocksRequest: {"worker"},
@@ -37,6 +38,12 @@ _BOUNDS_NS: Mapping[str, tuple[int, int, str]] = {
     "within": (1, 3_653 * _DAY_NS, "1ns..3653d"),
     "not_before": (0, _DAY_NS, "0s..24h"),
 }
+# Where a message has bounds of its own.
+_BOUNDS_NS_OF: Mapping[tuple[type[Message], str], tuple[int, int, str]] = {
+    (session_pb2.Register, "ttl"): (10**9, 3_600 * 10**9, "1s..1h"),
+}
+_WEIGHT_MIN, _WEIGHT_MAX = 0.001, 1_000
+_LABELS_MAX, _LABEL_BYTES_MAX = 16, 64
 # The first and the last number of each; 0 where the daemon has a default for it.
 _ENUMS: Mapping[str, tuple[int, int]] = {"priority": (0, 4), "outcome": (1, 3), "result": (1, 3)}
 _PAGE_SIZE_MAX = 1_000
@@ -57,7 +64,11 @@ def _check_text(request: Message, name: str) -> None:
 
 
 def _check_one_text(name: str, text: str, *, is_optional: bool) -> None:
-    size, bytes_max = len(text.encode()), _BYTES_MAX[name]
+    _check_size(name, text, _BYTES_MAX[name], is_optional=is_optional)
+
+
+def _check_size(name: str, text: str, bytes_max: int, *, is_optional: bool) -> None:
+    size = len(text.encode())
     if not text and not is_optional:
         raise _invalid("INVALID_ID", f"{name} is required", field=name)
     if size > bytes_max:
@@ -71,7 +82,7 @@ def _check_duration(request: Message, name: str) -> None:
     if not request.HasField(name):
         return
     ns: int = getattr(request, name).ToNanoseconds()
-    ns_min, ns_max, range_ = _BOUNDS_NS[name]
+    ns_min, ns_max, range_ = _BOUNDS_NS_OF.get((type(request), name), _BOUNDS_NS[name])
     if not ns_min <= ns <= ns_max:
         message = f"{name} is not within {range_}"
         raise _invalid("INVALID_DURATION", message, field=name, ns=ns, ns_min=ns_min, ns_max=ns_max)
@@ -81,6 +92,23 @@ def _check_quality(request: Message, name: str) -> None:
     value: float = getattr(request, name)
     if not 0 <= value <= 1:  # so put, NaN fails it too
         raise _invalid("INVALID_QUALITY", f"{name} is {value}, not within 0..1", field=name, value=value)
+
+
+def _check_weight(request: Message, name: str) -> None:
+    value: float = getattr(request, name)
+    if value and not _WEIGHT_MIN <= value <= _WEIGHT_MAX:  # so put, NaN fails it too
+        message = f"{name} is {value}, not within {_WEIGHT_MIN}..{_WEIGHT_MAX}"
+        raise _invalid("INVALID_COUNT", message, field=name, value=value)
+
+
+def _check_labels(request: Message, name: str) -> None:
+    labels: Mapping[str, str] = getattr(request, name)
+    if len(labels) > _LABELS_MAX:
+        message = f"{name} is {len(labels)}, not within 0..{_LABELS_MAX}"
+        raise _invalid("INVALID_COUNT", message, field=name, value=len(labels), least=0, most=_LABELS_MAX)
+    for label, value in labels.items():
+        _check_size(name, label, _LABEL_BYTES_MAX, is_optional=False)
+        _check_size(name, value, _LABEL_BYTES_MAX, is_optional=True)
 
 
 def _check_enum(request: Message, name: str) -> None:
@@ -115,5 +143,7 @@ _JUDGES: Mapping[str, _Judge] = {
     **_all_by(_check_duration, _BOUNDS_NS),
     **_all_by(_check_enum, _ENUMS),
     "quality": _check_quality,
+    "weight": _check_weight,
+    "labels": _check_labels,
     "page_size": _check_page_size,
 }

@@ -9,6 +9,7 @@ from typing import Any
 from coordd.v1 import engagement_pb2, session_pb2
 from coordd_client.errors import CoorddError, InvalidRequest, SessionTaken
 from coordd_client.messages import duration, seconds
+from coordd_client.testing._forms import check
 from coordd_client.testing._grants import Shared
 from coordd_client.testing._locks import Locks
 from coordd_client.testing._reservations import Reservations
@@ -95,6 +96,7 @@ class Sessions:
     # ----
 
     def _connect(self, register: session_pb2.Register) -> _Open:
+        check(register)
         session = self._open.get(register.worker)
         is_resumed = session is not None and session.session_id == register.session_id
         if session is not None and session.told is not None:
