@@ -26,6 +26,10 @@ class Holders(Generic[T]):
         """Holders in all."""
         return len(self._first) + sum(len(others) for others in self._others.values())
 
+    def only(self, key: Hashable) -> T | None:
+        """Return the one who holds `key`, or None where nobody does, or several do."""
+        return self._first.get(key) if not self._others.get(key) else None
+
     def add(self, key: Hashable, holder: T) -> None:
         """Let `holder` hold `key`."""
         if key in self._first:

@@ -17,6 +17,7 @@ from coordd.core.holders import Holders
 from coordd.core.intervals import Intervals, InTheWay
 from coordd.core.ledger import Ledger, lease_lost, not_holder
 from coordd.core.outcomes import LockReleased, Reason, Renewed
+from coordd.core.preemption import is_taken
 from coordd.core.queues import QueueKey, Queues, Rank
 from coordd.core.recall import Recall
 from coordd.core.records import EndedBy, Engagement, Lock, Outcome, Table
@@ -205,6 +206,10 @@ class Locks:
         if lock.expires_at > now:
             self._ledger.deadlines.schedule(lock, lock.expires_at)
             return False
+        if is_taken(lock):
+            # Its holder was told, and has had its time: nothing rests.
+            self._end(lock, Outcome.UNKNOWN, EndedBy.PREEMPTION, now)
+            return True
         self._end(lock, Outcome.UNKNOWN, EndedBy.EXPIRY, now)
         delay_ns = self._kinds.get(lock.kind, _NO_KIND).lock_delay_ns
         if delay_ns:
@@ -227,6 +232,10 @@ class Locks:
         """Let an item's rest end."""
         del self._rests[rest.scope]
         self._ledger.freed.append(_key(rest.scope))
+
+    def holder(self, key: QueueKey) -> Lock | None:
+        """Return the one holder of what a queue is for; None: nobody, or several."""
+        return self._held.only(key[1])
 
     # -- recovery and views ----------------------------------------------------------------------------------
 

@@ -39,8 +39,10 @@ from coordd.core.commands import (
     UpdateLimit,
     UpdatePool,
 )
+from coordd.core.decisions import Decisions
 from coordd.core.earmarks import Patience
 from coordd.core.errors import NotFound
+from coordd.core.escalations import Escalations
 from coordd.core.forecasts import Forecasts
 from coordd.core.ledger import Ledger
 from coordd.core.limits import DUE_PER_TICK_MAX
@@ -54,8 +56,10 @@ from coordd.core.outcomes import (
     Notice,
     Outcome,
     Place,
+    Preempted,
 )
 from coordd.core.overrides import Overrides
+from coordd.core.preemption import Preemption, is_taken
 from coordd.core.queues import QueueKey, Queues
 from coordd.core.rate_limits import Limit, RateLimits
 from coordd.core.recall import Recall
@@ -66,6 +70,7 @@ from coordd.core.records import (
     Efficiency,
     EndedRequest,
     Engagement,
+    Escalation,
     Forecast,
     ForeignUsage,
     Gate,
@@ -149,7 +154,14 @@ class Machine:
             AcquireBundle: self._bundles,
         }
         observers: dict[type, Any] = {TakePermit: self._rate_limits, AcquireBundle: self._bundles}
-        self._waits = Waits(rules, self._ledger, self._queues, components, observers)
+        self._escalations = Escalations(
+            rules, self._ledger, {"lock": self._locks.holder, "resource": self._reservations.holder}
+        )
+        self._waits = Waits(
+            rules, self._ledger, self._queues, components, observers, escalations=self._escalations
+        )
+        self._preemption = Preemption(rules, self._ledger)
+        self._decisions = Decisions(rules, self._waits, self._escalations, self._preemption)
         self._sessions = Sessions(
             rules,
             self._ledger,
@@ -180,6 +192,7 @@ class Machine:
             AcquireBundle: self._waits.request,
             RenewBundle: self._bundles.renew,
             ReleaseBundle: self._bundles.release,
+            ResolveEscalation: self._decisions.resolve,
         }
         self._due: dict[type, Callable[[Any, int], None]] = {
             Lock: self._expire_lock,
@@ -191,6 +204,7 @@ class Machine:
             Recall: lambda recall, now: recall.sweep(now),
             Waiter: self._waits.due,
             Session: self._sessions.due,
+            Escalation: self._decisions.due,
             Patience: self._waits.earmarks.run_out,
             Sharer: lambda sharer, now: sharer.shares.due(sharer, now),
             Wake: lambda wake, now: self._waits.serve(wake.key, now),
@@ -323,6 +337,8 @@ class Machine:
             # Their members are there by now.
             Table.BUNDLES: self._load_bundle,
             Table.WAITERS: lambda row: self._waits.load(WaiterRow(*row), now),
+            # After those they are about.
+            Table.ESCALATIONS: lambda row: self._load_escalation(Escalation(*row), now),
         }
 
     def _load_hold_time(self, row: Row) -> None:
@@ -345,7 +361,7 @@ class Machine:
 
     def _load_lock(self, row: Row, now: int) -> None:
         lock = Lock(*row)  # type: ignore[arg-type]
-        lock.expires_at = max(lock.expires_at, now + self.rules.recovery_grace_ns)
+        self._preemption.recover(lock, now)
         self._locks.load(lock)
         self._bind_request(lock.worker, lock.request_id, lock)
 
@@ -354,7 +370,7 @@ class Machine:
         # A store has no booleans.
         reservation.is_refilling = bool(reservation.is_refilling)
         if not reservation.is_refilling:
-            reservation.expires_at = max(reservation.expires_at, now + self.rules.recovery_grace_ns)
+            self._preemption.recover(reservation, now)
         self._reservations.load(reservation)
         self._bind_request(reservation.worker, reservation.request_id, reservation)
 
@@ -378,6 +394,11 @@ class Machine:
         bundle = Bundle(*row)  # type: ignore[arg-type]
         if self._bundles.load(bundle):
             self._bind_request(bundle.worker, bundle.request_id, bundle)
+
+    def _load_escalation(self, escalation: Escalation, now: int) -> None:
+        waiter = self._waits.waiters.get(escalation.waiter_id)
+        # Nobody could decide while we were down.
+        self._escalations.load(escalation, waiter, now + self.rules.recovery_grace_ns)
 
     def _bind_request(self, worker: str, request_id: str, grant: object) -> None:
         if request_id:
@@ -437,6 +458,10 @@ class Machine:
         """Return every open session, by worker."""
         return self._sessions.views()
 
+    def escalations(self) -> list[Escalation]:
+        """Return the open escalations as they are now, oldest first."""
+        return [replace(escalation) for escalation in self._escalations.all()]
+
     def counts(self) -> Counts:
         """Return how much there is of everything."""
         live = self._ledger.live
@@ -450,6 +475,7 @@ class Machine:
             waiters=len(self._waits.waiters),
             waiters_away=self._waits.away,
             sessions=len(self._ledger.sessions),
+            escalations=len(self._escalations),
             last_id=self._ledger.last_id,
         )
 
@@ -467,6 +493,7 @@ class Machine:
             Table.EFFICIENCIES: self._sharing.efficiencies(),
             Table.OVERRIDES: self._overrides.overrides.values(),
             Table.SESSIONS: ledger.sessions.values(),
+            Table.ESCALATIONS: self._escalations.all(),
             Table.FORECASTS: self._rate_limits.forecasts(),
             Table.GATES: self._rate_limits.gates(),
             Table.LEARNED_LIMITS: self._rate_limits.learned(),
@@ -485,7 +512,8 @@ class Machine:
         Durable or not, whatever decisions depend on.
         """
         waits = sorted(
-            (waiter.id, waiter.away_until, repr(waiter.key)) for waiter in self._waits.waiters.values()
+            (waiter.id, waiter.away_until, repr(waiter.key), waiter.order_ns, waiter.escalate_at)
+            for waiter in self._waits.waiters.values()
         )
         late = sorted((session.worker, session.late_at) for session in self._ledger.sessions.values())
         undurable = (self._locks.rests(), late, self._rate_limits.pending(), self._sharing.state())
@@ -545,11 +573,11 @@ class Machine:
 
     def _expire_lock(self, lock: Lock, now: int) -> None:
         if self._locks.expire(lock, now):
-            self._ledger.notices.append(Expired(grant=lock))
+            self._ledger.notices.append(_run_out(lock, now))
 
     def _expire_reservation(self, reservation: Reservation, now: int) -> None:
         if self._reservations.expire(reservation, now):
-            self._ledger.notices.append(Expired(grant=reservation))
+            self._ledger.notices.append(_run_out(reservation, now))
 
     def _expire_permits(self, limit: Limit, now: int) -> None:
         self._ledger.notices.extend(Expired(grant=permit) for permit in self._rate_limits.expire(limit, now))
@@ -557,6 +585,10 @@ class Machine:
     def _lapse_booking(self, booking: Booking, now: int) -> None:
         self._rate_limits.lapse(booking, now)
         self._ledger.notices.append(Expired(grant=booking))
+
+
+def _run_out(lease: Lock | Reservation, now: int) -> Notice:
+    return Preempted(grant=lease, at=now) if is_taken(lease) else Expired(grant=lease)
 
 
 _LIVE_TABLES: dict[Table, type] = {

@@ -7,7 +7,7 @@ And what is set aside for those who wait elsewhere: whoever has a later rank mus
 Must not know: what is waited for, or whether it can be had.
 """
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from sortedcontainers import SortedDict, SortedList
 
@@ -16,6 +16,10 @@ from sortedcontainers import SortedDict, SortedList
 Rank = tuple[int, int, int, str]
 # The sort of a thing and its names: ("lock", item), ("resource", type, id), ("pool", name), ("limit", name).
 QueueKey = tuple[str, ...]
+
+
+# Static keys below 0 are of those who were put first, by decision: more of them than ids can ever be given.
+PUT_FIRST: Final = -(1 << 62)
 
 
 class Order(Protocol):

@@ -68,6 +68,15 @@ class EndedBy(IntEnum):
     CLOSE = 4
 
 
+class Decision(IntEnum):
+    """What becomes of an escalation; numbers as in the protos."""
+
+    GRANT = 1
+    DENY = 2
+    PREEMPT = 3
+    WAIT = 4
+
+
 class Lock(Struct, gc=False):
     """A held lock. `scope` is what it excludes others from: the item, or item and kind.
 
@@ -226,6 +235,8 @@ class WaiterRow(Struct, gc=False, frozen=True):
     request_id: str
     component: str
     command: str
+    # When somebody is asked about it; 0: never, or somebody is.
+    escalate_at: int = 0
 
     def row(self) -> Row:
         """See `Record.row`."""
@@ -334,11 +345,13 @@ class Escalation(Struct, gc=False):
     decide_by: int
     decision: int = 0
     decided_by: str = ""
+    # Why it was decided so; told, and not kept.
+    reason: str = ""
     scheduled_at: int = 0
 
     def row(self) -> Row:
         """See `Record.row`."""
-        return astuple(self)[:-1]
+        return astuple(self)[:-2]
 
 
 class Gate(Struct, gc=False):

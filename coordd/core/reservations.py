@@ -316,6 +316,10 @@ class Reservations:
         self._settle(reservation, reservation.units, now)
         self._drop(reservation)
 
+    def holder(self, key: QueueKey) -> Reservation | None:
+        """Return the one holder of an exclusive resource; None: nobody, or several."""
+        return self._held.only(key)
+
     # -- recovery and views ----------------------------------------------------------------------------------
 
     def load(self, reservation: Reservation) -> None:

@@ -184,6 +184,9 @@ class Shares:
 
     def starves_at(self, rank: Rank) -> int:
         """Return when the worker whose first waiter has this rank is starved, if given nothing till then."""
+        if rank[0] < 0:
+            # Put first, by decision, before whoever is starved.
+            return rank[0]
         sharer = self.sharers.get(rank[3])
         given_at = sharer.given_at if sharer is not None else 0
         return max(given_at, rank[0] + self._boost_ns[rank[2]]) + self._bound_ns

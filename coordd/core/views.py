@@ -153,4 +153,5 @@ class Counts(Struct, frozen=True, kw_only=True):
     waiters: int
     waiters_away: int
     sessions: int
+    escalations: int
     last_id: int

@@ -20,13 +20,15 @@ _COMMANDS: Final[dict[str, type[WaitableCommand]]] = {
 class Waiter:
     """Somebody who waits. `key`: the queue, () while away. `away_until`: 0 while there.
 
-    `promised_at`: when it was told that it would be served, 0: it was not, or has been away since.
+    `escalate_at`: when somebody is asked about it, 0: never, or somebody is. `promised_at`: when it was told
+    that it would be served, 0: it was not, or has been away since.
     """
 
     __slots__ = (
         "away_until",
         "command",
         "enqueued_at",
+        "escalate_at",
         "id",
         "key",
         "order_ns",
@@ -43,6 +45,7 @@ class Waiter:
         self.order_ns = order_ns
         self.enqueued_at = enqueued_at
         self.times_out_at = times_out_at
+        self.escalate_at = 0
         self.away_until = 0
         self.key: QueueKey = ()
         self.promised_at = 0
@@ -65,13 +68,16 @@ class Waiter:
             request_id=command.request_id,
             component=type(command).__name__,
             command=msgspec.json.encode(command).decode(),
+            escalate_at=self.escalate_at,
         ).row()
 
     @classmethod
     def of(cls, row: WaiterRow) -> "Waiter":
         """Return the waiter that was stored as `row`."""
         command = msgspec.json.decode(row.command, type=_COMMANDS[row.component])
-        return cls(row.id, command, row.order_ns, row.enqueued_at, row.times_out_at)
+        waiter = cls(row.id, command, row.order_ns, row.enqueued_at, row.times_out_at)
+        waiter.escalate_at = row.escalate_at
+        return waiter
 
 
 class ReturnGrant(Struct, frozen=True, kw_only=True):

@@ -1,10 +1,10 @@
 """The one wait queue: who waits, who is away, and who gets what comes free.
 
 Owns: the waiters, and the walk along a queue when something may have come free.
-Rules: a waiter's key is fixed when it begins to wait. It waits in the queue of what blocks it first, and
-moves, key and all, when that changes. A waiter whose stream is gone is *away*: in no queue, never granted,
-holding nobody up; its request id brings it back to its place within `resume_grace`. The head of a queue that
-can't be served stops the queue.
+Rules: a waiter's key is fixed when it begins to wait; only the decision of an escalation changes it. It waits
+in the queue of what blocks it first, and moves, key and all, when that changes. A waiter whose stream is gone
+is *away*: in no queue, never granted, holding nobody up; its request id brings it back to its place within
+`resume_grace`. The head of a queue that can't be served stops the queue.
 Must not know: how anything is granted; the components do.
 """
 
@@ -20,8 +20,10 @@ from coordd.core.commands import (
     TakePermit,
     WaitableCommand,
 )
+from coordd.core.conflicts import Conflicts
 from coordd.core.earmarks import Earmarks
 from coordd.core.errors import CommandError, FailedPrecondition, ResourceExhausted
+from coordd.core.escalations import Escalations
 from coordd.core.ledger import Ledger, request_id_reused
 from coordd.core.limits import SERVED_PER_CALL_MAX, WAITERS_MAX, WAITERS_PER_QUEUE_MAX
 from coordd.core.outcomes import (
@@ -35,7 +37,7 @@ from coordd.core.outcomes import (
     WaitGranted,
     WaitRefused,
 )
-from coordd.core.queues import QueueKey, Queues, Rank
+from coordd.core.queues import PUT_FIRST, QueueKey, Queues, Rank
 from coordd.core.records import EndedRequest, Permit, Table, WaiterRow
 from coordd.core.rules import Rules
 from coordd.core.waiters import Waiter
@@ -58,6 +60,8 @@ class Waits:
         "_boost_ns",
         "_changed",
         "_components",
+        "_conflicts",
+        "_escalations",
         "_ledger",
         "_observers",
         "_quality_boost_ns",
@@ -77,11 +81,15 @@ class Waits:
         queues: Queues,
         components: dict[type, Component[Any]],
         observers: dict[type, Observer[Any]],
+        *,
+        escalations: Escalations,
     ) -> None:
         self._ledger = ledger
         self._queues = queues
         self._components = components
         self._observers = observers
+        self._conflicts = Conflicts(rules)
+        self._escalations = escalations
         self._boost_ns = rules.boost_ns
         self._quality_boost_ns = rules.quality_boost_ns
         self._resume_grace_ns = rules.resume_grace_ns
@@ -113,7 +121,7 @@ class Waits:
             if command.__class__ in self._observers:
                 self._observers[command.__class__].arrived(command, now)
             return Granted(grant=self._grant(command, now))
-        if not command.wait_ns or not blocked.key:
+        if not command.wait_ns or not blocked.key or self._conflicts.is_denied(command, blocked.key):
             return self._refusal(blocked, rank, now)
         return self._begin(command, rank, blocked, now)
 
@@ -162,10 +170,11 @@ class Waits:
         return WaiterLeft(is_away=True)
 
     def due(self, waiter: Waiter, now: int) -> None:
-        """End a waiter whose time, or whose time to come back, is over; or postpone."""
-        at = _due_at(waiter)
-        if at > now:
-            self._ledger.deadlines.schedule(waiter, at)
+        """End a waiter whose time, or whose time to come back, is over; or escalate it; or postpone."""
+        if not self.is_over(waiter, now):
+            if not waiter.away_until and 0 < waiter.escalate_at <= now:
+                self._escalate(waiter, now)
+            self._ledger.deadlines.schedule(waiter, _due_at(waiter))
             return
         subject = self._subject(waiter)
         self._remove(waiter, now)
@@ -182,6 +191,41 @@ class Waits:
                 subject = self._subject(waiter)
                 self._remove(waiter, now)
                 self._refuse(waiter, Refused(reason=Reason.SESSION_CLOSED, subject=subject))
+
+    def is_over(self, waiter: Waiter, now: int) -> bool:
+        """Whether a waiter's time, or its time to come back, is over."""
+        return _ends_at(waiter) <= now
+
+    def keys(self, waiter: Waiter) -> tuple[QueueKey, ...]:
+        """Return every queue a waiter may have to wait in."""
+        return self._components[waiter.command.__class__].keys(waiter.command)
+
+    def put_first(self, waiter: Waiter, now: int) -> None:
+        """Let a waiter go before all others but those who were put first before it; it may be away."""
+        key = waiter.key
+        if self.earmarks.of:
+            self.earmarks.end(waiter)
+        if key:
+            self._exit(waiter, now)
+        waiter.order_ns = PUT_FIRST + self._ledger.next_id()
+        self._note(waiter)
+        if key:
+            first = Blocked(reason=Reason.QUEUED_AHEAD, subject="", key=key)
+            self._enter(waiter, first, now)
+            self._be_patient(waiter, now)
+            self._ledger.freed.append(key)
+
+    def deny(self, waiter: Waiter, now: int) -> None:
+        """End a wait, because somebody has decided so."""
+        subject = self._subject(waiter)
+        self._remove(waiter, now)
+        self._refuse(waiter, Refused(reason=Reason.ESCALATION_DENIED, subject=subject))
+
+    def escalate_later(self, waiter: Waiter, now: int) -> None:
+        """Let a wait go on, and be escalated again by the passing of time, if it is to be."""
+        waiter.escalate_at = self._conflicts.escalate_again_at(waiter.command, now)
+        self._ledger.deadlines.not_after(waiter, _due_at(waiter))
+        self._note(waiter)
 
     def serve(self, key: QueueKey, now: int) -> None:
         """Give what may have come free to those who wait for it, in order, until the head can't be served."""
@@ -266,7 +310,7 @@ class Waits:
             self._enter(waiter, blocked, now)
             self._be_patient(waiter, now)
         waiter.times_out_at = now + command.wait_ns
-        self._ledger.deadlines.not_after(waiter, waiter.times_out_at)
+        self._ledger.deadlines.not_after(waiter, _due_at(waiter))
         self._changed[waiter.id] = waiter
         return Queued(id=waiter.id, is_resumed=True)
 
@@ -277,15 +321,29 @@ class Waits:
                 "QUEUE_FULL", f"Too many wait for {blocked.subject} already.", subject=blocked.subject
             )
         waiter = Waiter(self._ledger.next_id(), command, rank[0], now, now + command.wait_ns)
+        waiter.escalate_at = self._conflicts.escalate_at(command, blocked.key, now)
         self.waiters[waiter.id] = waiter
-        self._ledger.deadlines.schedule(waiter, waiter.times_out_at)
         if command.request_id:
             self._ledger.requests[(command.worker, command.request_id)] = waiter
             self._changed[waiter.id] = waiter
         self._enter(waiter, blocked, now)
         self._observe_arrival(waiter, blocked, now)
         self._be_patient(waiter, now)
+        if waiter.escalate_at == now:
+            self._escalate(waiter, now)
+        self._ledger.deadlines.schedule(waiter, _due_at(waiter))
         return Queued(id=waiter.id)
+
+    def _escalate(self, waiter: Waiter, now: int) -> None:
+        """Ask somebody about a waiter that is in a queue."""
+        is_open = self._escalations.open(waiter, self._subject(waiter), now)
+        # Where too many are open, it is tried again, if the passing of time escalates it at all.
+        waiter.escalate_at = 0 if is_open else self._conflicts.escalate_again_at(waiter.command, now)
+        self._note(waiter)
+
+    def _note(self, waiter: Waiter) -> None:
+        if waiter.command.request_id:
+            self._changed[waiter.id] = waiter
 
     def _observe_arrival(self, waiter: Waiter, blocked: Blocked, now: int) -> None:
         command = waiter.command
@@ -323,7 +381,7 @@ class Waits:
         nobody behind it could do more than move on after it. Not so a bundle: it keeps nothing from anybody,
         until what it wants is set aside.
         """
-        keys = self._keys(waiter)
+        keys = self.keys(waiter)
         return keys.index(waiter.key) < keys.index(left)
 
     def _check_again(self, waiter: Waiter, now: int) -> Blocked | None:
@@ -410,20 +468,19 @@ class Waits:
         """
         key, is_head = waiter.key, waiter.rank in self._queues.heads(waiter.key, now)
         self._exit(waiter, now)
-        self._ledger.freed.extend(other for other in self._keys(waiter) if other != key or is_head)
-
-    def _keys(self, waiter: Waiter) -> tuple[QueueKey, ...]:
-        return self._components[waiter.command.__class__].keys(waiter.command)
+        self._ledger.freed.extend(other for other in self.keys(waiter) if other != key or is_head)
 
     def _subject(self, waiter: Waiter) -> str:
         """Return the name of what it waits for, or while it is away, of what it wants first."""
-        key = waiter.key or self._keys(waiter)[0]
+        key = waiter.key or self.keys(waiter)[0]
         # Keys are the sort of a thing and its names; a lock's scope may be an item and a kind.
         return "/".join(key[1:]).partition("\0")[0]
 
     def _forget(self, waiter: Waiter) -> None:
         del self.waiters[waiter.id]
         self._ledger.deadlines.cancel(waiter)
+        if self._escalations.of:
+            self._escalations.end(waiter.id)
         if self.earmarks.of:
             self.earmarks.end(waiter)
         if waiter.command.request_id:
@@ -434,5 +491,11 @@ class Waits:
         self._ledger.notices.append(WaitRefused(waiter=waiter, refused=refused))
 
 
-def _due_at(waiter: Waiter) -> int:
+def _ends_at(waiter: Waiter) -> int:
     return min(waiter.times_out_at, waiter.away_until) if waiter.away_until else waiter.times_out_at
+
+
+def _due_at(waiter: Waiter) -> int:
+    # One that is away is not escalated before it comes back: nobody is held up for it.
+    is_to_escalate = waiter.escalate_at and not waiter.away_until
+    return min(_ends_at(waiter), waiter.escalate_at) if is_to_escalate else _ends_at(waiter)

@@ -2,13 +2,16 @@
 
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 
 from coordd.core import commands, limits, outcomes
+from coordd.core.records import Decision
 from coordd.rpc import events, fields, messages
 from coordd.rpc.backend import Backend
+from coordd.rpc.escalations import Board
 from coordd.v1 import admin_pb2 as pb
 from coordd.v1 import admin_pb2_grpc
 
@@ -52,6 +55,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             waiters=counts.waiters,
             waiters_away=counts.waiters_away,
             sessions=counts.sessions,
+            escalations=counts.escalations,
             last_id=counts.last_id,
             commits=status.commits,
             commands=status.commands,
@@ -150,6 +154,40 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
                 if told is not None and wanted.passes(told):
                     told.missed, missed = missed, 0
                     yield told
+
+    async def WatchEscalations(
+        self, request: pb.WatchEscalationsRequest, context: Any
+    ) -> AsyncGenerator[pb.WatchEscalationsResponse, None]:
+        """See the proto."""
+        await context.send_initial_metadata(())
+        async with aclosing(Board(self._engine).changes()) as changes:
+            async for escalation in changes:
+                yield pb.WatchEscalationsResponse(escalation=escalation)
+
+    async def ResolveEscalation(
+        self, request: pb.ResolveEscalationRequest, context: Any
+    ) -> pb.ResolveEscalationResponse:
+        """See the proto."""
+        command = commands.ResolveEscalation(
+            id=request.escalation_id,
+            decision=fields.choice("decision", request.decision, min(Decision), max(Decision)),
+            decided_by=fields.text("decided_by", request.decided_by, limits.WORKER_BYTES_MAX),
+            reason=fields.text("reason", request.reason, limits.REASON_BYTES_MAX, is_required=False),
+        )
+        resolved = (await self._backend.ask(command, outcomes.EscalationResolved)).escalation
+        _logger.warning(
+            "escalation decided",
+            id=resolved.id,
+            name=resolved.subject,
+            worker=resolved.worker,
+            decision=Decision(command.decision).name.lower(),
+            decided_by=command.decided_by,
+            reason=command.reason,
+        )
+        default = await self._engine.read(lambda machine, _: machine.rules.escalation_default)
+        return pb.ResolveEscalationResponse(
+            escalation=messages.escalation(resolved, self._engine.now(), default, is_open=False)
+        )
 
 
 def _page(collection: str, views: Sequence[View], after: str, size: int) -> tuple[Sequence[View], str]:

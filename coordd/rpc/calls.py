@@ -24,7 +24,13 @@ from coordd.engine import EngineError
 from coordd.rpc import errors
 
 # Streams that last until somebody ends them: no shutdown waits for them.
-_ENDLESS: Final = frozenset({"/coordd.v1.AdminService/WatchEvents", "/coordd.v1.SessionService/Connect"})
+_ENDLESS: Final = frozenset(
+    {
+        "/coordd.v1.AdminService/WatchEvents",
+        "/coordd.v1.AdminService/WatchEscalations",
+        "/coordd.v1.SessionService/Connect",
+    }
+)
 
 _logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 

@@ -30,7 +30,7 @@ class EngagementServicer(engagement_pb2_grpc.EngagementServiceServicer):
 
     async def RequestLock(self, request: pb.RequestLockRequest, context: Any) -> pb.RequestLockResponse:
         """See the proto."""
-        outcome = await self._engine.submit(_request_lock(request, 0))
+        outcome = await self._engine.submit(_request_lock(request))
         return pb.RequestLockResponse(**messages.answer(outcome, self._engine.now()))
 
     def AwaitLock(
@@ -38,7 +38,8 @@ class EngagementServicer(engagement_pb2_grpc.EngagementServiceServicer):
     ) -> AsyncGenerator[pb.AwaitLockResponse, None]:
         """See the proto."""
         wait_ns = fields.wait_ns(request, self._backend.wait_ns_default)
-        return waits.stream(self._engine, _request_lock(request, wait_ns), pb.AwaitLockResponse)
+        on_conflict = fields.on_conflict(request.on_conflict)
+        return waits.stream(self._engine, _request_lock(request, wait_ns, on_conflict), pb.AwaitLockResponse)
 
     async def RenewLock(self, request: pb.RenewLockRequest, context: Any) -> pb.RenewLockResponse:
         """See the proto."""
@@ -116,7 +117,9 @@ class EngagementServicer(engagement_pb2_grpc.EngagementServiceServicer):
         return messages.engagement_stats(counts, kinds)
 
 
-def _request_lock(request: pb.RequestLockRequest | pb.AwaitLockRequest, wait_ns: int) -> commands.RequestLock:
+def _request_lock(
+    request: pb.RequestLockRequest | pb.AwaitLockRequest, wait_ns: int = 0, on_conflict: int = 0
+) -> commands.RequestLock:
     return commands.RequestLock(
         item=fields.item(request.item),
         kind=fields.name("kind", request.kind),
@@ -126,6 +129,7 @@ def _request_lock(request: pb.RequestLockRequest | pb.AwaitLockRequest, wait_ns:
         quality=fields.quality(request.quality),
         request_id=fields.request_id(request.request_id),
         wait_ns=wait_ns,
+        on_conflict=on_conflict,
     )
 
 

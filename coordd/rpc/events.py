@@ -322,6 +322,8 @@ def _escalation_changed(event: Any) -> Told:
     type_ = pb.EVENT_TYPE_OPENED if outcome.is_open else pb.EVENT_TYPE_RESOLVED
     decision = pb.Decision.Name(record.decision).removeprefix("DECISION_").lower()  # type: ignore[arg-type]
     detail = f"{decision} by {record.decided_by}" if record.decision else ""
+    if record.reason:
+        detail += f": {record.reason}"
     return Told(
         subject=pb.SUBJECT_ESCALATION,
         type=type_,

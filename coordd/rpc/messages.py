@@ -83,6 +83,27 @@ def lock(held: records.Lock, now: int) -> engagement_pb2.Lock:
         granted_at=timestamp(held.granted_at),
         expires_at=timestamp(held.expires_at),
         expires_in=duration(held.expires_at - now),
+        preempted=bool(held.preempt_at),
+    )
+
+
+def escalation(record: records.Escalation, now: int, default: int, *, is_open: bool) -> admin_pb2.Escalation:
+    """Return an escalation, seen at `now` (ns). `default`: what holds if nobody decides."""
+    return admin_pb2.Escalation(
+        escalation_id=record.id,
+        subject=record.subject,
+        worker=record.worker,
+        priority=record.priority,  # type: ignore[arg-type]
+        waited=duration(record.waited_ns),
+        holder=record.holder,
+        holder_id=record.holder_id,
+        opened_at=timestamp(record.opened_at),
+        decide_by=timestamp(record.decide_by),
+        decide_within=duration(max(0, record.decide_by - now)),
+        default_decision=default,  # type: ignore[arg-type]
+        decision=record.decision,  # type: ignore[arg-type]
+        decided_by=record.decided_by,
+        is_open=is_open,
     )
 
 
@@ -164,6 +185,7 @@ def reservation(held: records.Reservation, now: int) -> reservation_pb2.Reservat
         granted_at=timestamp(held.granted_at),
         expires_at=timestamp(held.expires_at),
         expires_in=duration(held.expires_at - now),
+        preempted=bool(held.preempt_at),
     )
 
 

@@ -24,7 +24,7 @@ class ReservationServicer(reservation_pb2_grpc.ReservationServiceServicer):
         self, request: pb.ReserveResourceRequest, context: Any
     ) -> pb.ReserveResourceResponse:
         """See the proto."""
-        outcome = await self._engine.submit(_reserve_resource(request, 0))
+        outcome = await self._engine.submit(_reserve_resource(request))
         return pb.ReserveResourceResponse(**messages.answer(outcome, self._engine.now()))
 
     def AwaitReservation(
@@ -32,7 +32,10 @@ class ReservationServicer(reservation_pb2_grpc.ReservationServiceServicer):
     ) -> AsyncGenerator[pb.AwaitReservationResponse, None]:
         """See the proto."""
         wait_ns = fields.wait_ns(request, self._backend.wait_ns_default)
-        return waits.stream(self._engine, _reserve_resource(request, wait_ns), pb.AwaitReservationResponse)
+        on_conflict = fields.on_conflict(request.on_conflict)
+        return waits.stream(
+            self._engine, _reserve_resource(request, wait_ns, on_conflict), pb.AwaitReservationResponse
+        )
 
     async def RenewReservation(
         self, request: pb.RenewReservationRequest, context: Any
@@ -106,7 +109,7 @@ class ReservationServicer(reservation_pb2_grpc.ReservationServiceServicer):
 
 
 def _reserve_resource(
-    request: pb.ReserveResourceRequest | pb.AwaitReservationRequest, wait_ns: int
+    request: pb.ReserveResourceRequest | pb.AwaitReservationRequest, wait_ns: int = 0, on_conflict: int = 0
 ) -> commands.ReserveResource:
     return commands.ReserveResource(
         type=fields.name("type", request.type),
@@ -117,4 +120,5 @@ def _reserve_resource(
         priority=fields.priority(request.priority),
         request_id=fields.request_id(request.request_id),
         wait_ns=wait_ns,
+        on_conflict=on_conflict,
     )

@@ -54,6 +54,7 @@ EXPECTED = {
             "r8",
             "locks",
             '{"item":"tweet:7","kind":"reply","worker":"w3"}',
+            0,
         )
     ],
     Table.HOLD_TIMES: [("lock/reply", 2 * SECOND, 12)],

@@ -81,7 +81,7 @@ CREATE TABLE waiters (
     request_id TEXT NOT NULL,
     component TEXT NOT NULL,
     command TEXT NOT NULL
-) STRICT;
+, escalate_at INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE TABLE hold_times (
     subject TEXT NOT NULL PRIMARY KEY,
     mean_ns INTEGER NOT NULL,
@@ -184,7 +184,7 @@ INSERT INTO reservations VALUES (3, 'api_quota', 'tweet', 'api_tweets', 2, 'w1',
 INSERT INTO permits VALUES (4, 'post_tweet', 'w1', 1, 1759999999000000000, 1760000029000000000, 'r4', 2);
 INSERT INTO bookings VALUES (5, 'post_tweet', 'w2', 1, 1759999999000000000, 1760000600000000000, 1760000630000000000, 1760000660000000000, 'r5');
 INSERT INTO cells VALUES ('post_tweet', 900000000000, 977777778, 'w1', 3, 0, 0, 0);
-INSERT INTO waiters VALUES (8, 1759999879000000000, 1759999999000000000, 1760000299000000000, 'w3', 'r8', 'locks', '{"item":"tweet:7","kind":"reply","worker":"w3"}');
+INSERT INTO waiters VALUES (8, 1759999879000000000, 1759999999000000000, 1760000299000000000, 'w3', 'r8', 'locks', '{"item":"tweet:7","kind":"reply","worker":"w3"}', 0);
 INSERT INTO hold_times VALUES ('lock/reply', 2000000000, 12);
 INSERT INTO overrides VALUES ('post_tweet', 900000000000, 40, 50);
 INSERT INTO ended_requests VALUES ('w2', 'r2', 1759999500000000000);

@@ -3,6 +3,8 @@
 -- preempt_at: when it is taken from its holder; 0: it isn't.
 ALTER TABLE locks ADD COLUMN preempt_at INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE reservations ADD COLUMN preempt_at INTEGER NOT NULL DEFAULT 0;
+-- When somebody is asked about a waiter; 0: never, or somebody is.
+ALTER TABLE waiters ADD COLUMN escalate_at INTEGER NOT NULL DEFAULT 0;
 -- priority: 1 low, 2 medium, 3 high, 4 critical.
 ALTER TABLE reservations ADD COLUMN priority INTEGER NOT NULL DEFAULT 2;
 ALTER TABLE permits ADD COLUMN priority INTEGER NOT NULL DEFAULT 2;
