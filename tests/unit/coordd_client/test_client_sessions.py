@@ -251,3 +251,13 @@ async def test_a_session_lost_for_another_reason_is_opened_anew(daemon: InMemory
         daemon._sessions.break_off(CoorddError("thousands were not read", reason="SLOW_READER"))
         await daemon.advance(5)
         assert session.is_connected
+
+
+async def test_a_client_that_is_closed_before_its_session_says_so(daemon: InMemoryDaemon):
+    client = daemon.client("w1")
+    session = client.session()
+    await session.__aenter__()
+    with pytest.warns(ResourceWarning, match="HeldSession"):
+        await client.close()
+    await session.__aexit__(None, None, None)
+    assert daemon.sessions == ()

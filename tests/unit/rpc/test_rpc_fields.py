@@ -253,3 +253,38 @@ def test_bounds_of_a_duration_are_for_people(check: Callable[[], object], bounds
     with pytest.raises(InvalidArgument, match=rf" is not within {re.escape(bounds)}$") as caught:
         check()
     assert caught.value.metadata["ns_max"].isdecimal()
+
+
+@pytest.mark.parametrize(
+    ("weight", "milli"), [(0, 0), (0.001, 1), (0.0015, 2), (1, 1_000), (1_000, 1_000_000)]
+)
+def test_weights_are_kept_in_thousandths(weight: float, milli: int) -> None:
+    assert fields.weight_milli(weight) == milli
+
+
+@pytest.mark.parametrize("weight", [0.000_9, -1, 1_000.1, math.nan, math.inf])
+def test_weights_beyond_their_bounds_are_refused(weight: float) -> None:
+    refused("INVALID_COUNT", fields.weight_milli, weight)
+
+
+def test_labels_are_the_same_in_any_order() -> None:
+    assert (
+        fields.labels({"b": "\u00e9", "a": ""})
+        == fields.labels({"a": "", "b": "\u00e9"})
+        == '{"a":"","b":"\u00e9"}'
+    )
+    assert fields.labels({}) == "{}"
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        ({"": "x"}, "INVALID_ID"),
+        ({"x" * 65: ""}, "INVALID_ID"),
+        ({"a": "x" * 65}, "INVALID_ID"),
+        ({"a": "\t"}, "INVALID_ID"),
+        ({str(number): "" for number in range(17)}, "INVALID_COUNT"),
+    ],
+)
+def test_labels_beyond_their_bounds_are_refused(labels: dict[str, str], reason: str) -> None:
+    refused(reason, fields.labels, labels)
