@@ -121,14 +121,23 @@ def reservations(invocation: Invocation, worker: str, type_: str, limit: int | N
     invocation.printer.rows(pages(fetch, limit), _RESERVATIONS, none="no reservations")
 
 
+def _set_by(pool: admin_pb2.Pool) -> str:
+    if pool.is_overridden:
+        return "operator"
+    return "its workers" if pool.capacity_min else "config"
+
+
 _POOLS: tuple[Column[admin_pb2.Pool], ...] = (
     Column("POOL", lambda pool: pool.name),
     Column("CAPACITY", lambda pool: pool.capacity, right=True),
+    Column("BOUNDS", lambda pool: f"{pool.capacity_min}..{pool.capacity_max}" if pool.capacity_min else "-"),
     Column("USED", lambda pool: pool.used, right=True),
     Column("FREE", lambda pool: pool.free, right=True),
     Column("QUEUED", lambda pool: pool.queued, right=True),
     Column("WINDOWS", lambda pool: windows_text(pool.windows) if pool.windows else "held"),
-    Column("SET BY", lambda pool: "operator" if pool.is_overridden else "config"),
+    Column("ALLOCATION", lambda pool: pool.allocation),
+    Column("OVERFLOW", lambda pool: pool.overflow),
+    Column("SET BY", _set_by),
 )
 
 
@@ -206,18 +215,26 @@ def _advice_on_the_other_option(given: str) -> Iterator[None]:
 @click.option(
     "--window", "windows", type=WindowType(), metavar="WINDOW=LIMIT", multiple=True, help=_WINDOW_OPTION_HELP
 )
+@click.option("--unpin", is_flag=True, help="Let a pool that has bounds adapt again.")
 @pass_invocation
 def set_pool(
-    invocation: Invocation, name: str, capacity: int | None, windows: tuple[admin_pb2.WindowLimit, ...]
+    invocation: Invocation,
+    name: str,
+    capacity: int | None,
+    windows: tuple[admin_pb2.WindowLimit, ...],
+    *,
+    unpin: bool,
 ) -> None:
     """Change a pool's capacity or windows.
 
     It is kept over restarts until the configuration file says something new for the same pool. To get back,
-    set the file's value again.
+    set the file's value again; a pool that adapts is pinned by --capacity, and adapts again with --unpin.
     """
-    if (capacity is None) == (not windows):
-        raise click.UsageError("give --capacity for a pool that is held, or --window for one that refills")
-    request = admin_pb2.UpdatePoolRequest(name=name, capacity=capacity or 0, windows=windows)
+    if [capacity is not None, bool(windows), unpin].count(True) != 1:
+        raise click.UsageError(
+            "give --capacity for a pool that is held, or --window for one that refills, or --unpin"
+        )
+    request = admin_pb2.UpdatePoolRequest(name=name, capacity=capacity or 0, windows=windows, unpin=unpin)
     with _advice_on_the_other_option("capacity" if capacity else "windows"):
         answer = invocation.daemon.change(invocation.daemon.admin.UpdatePool, request)
     invocation.printer.message(answer.pool, lambda: Listing([answer.pool], _POOLS))

@@ -71,7 +71,8 @@ class Bundles:
         claims = (component.check(claim, rank, now) for component, claim in self._parts(command))
         blocks = [blocked for blocked in (*conditions, *claims) if blocked is not None]
         if not blocks:
-            return None
+            lends = self._reservations.borrowers
+            return self._reservations.blocked_together(command.reservations) if lends else None
         told = next((blocked for blocked in blocks if not blocked.key), blocks[0])
         return replace(told, retry_at=max(blocked.retry_at for blocked in blocks))
 
@@ -119,6 +120,10 @@ class Bundles:
                 return None
             waits_ns.append(wait_ns)
         return max(waits_ns)
+
+    def has_observed(self, command: AcquireBundle) -> bool:
+        """See `Component.has_observed`: of each of its claims."""
+        return all(component.has_observed(claim) for component, claim in self._parts(command))
 
     def is_for(self, command: AcquireBundle, grant: object) -> bool:
         """See `Component.is_for`."""

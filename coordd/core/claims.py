@@ -88,6 +88,10 @@ class Component(Protocol, Generic[CommandT_contra]):
         """Return how long (ns) a waiter of this rank will wait, or None if nothing was observed yet."""
         ...
 
+    def has_observed(self, command: CommandT_contra) -> bool:
+        """Whether its estimate rests on enough that was seen to refuse by."""
+        ...
+
     def is_for(self, command: CommandT_contra, grant: object) -> bool:
         """Whether `grant` is what `command` asks for: the same request, sent again."""
         ...

@@ -125,6 +125,11 @@ class Ledger:
         seen.count += 1
         self._changed_hold_times[subject] = seen
 
+    def has_observed(self, subject: str) -> bool:
+        """Whether a mean hold time is more than its first few observations."""
+        seen = self.hold_times.get(subject)
+        return seen is not None and seen.count >= _HOLD_TIME_WEIGHT
+
     def begin_lease(self, id: int, lease: Lock | Reservation) -> None:
         """Let its worker's session, if there is one, keep a lease that was taken in it."""
         session = self.sessions.get(lease.worker)

@@ -161,6 +161,10 @@ class Locks:
         rest = self._rests.get(scope)
         return ahead_ns + (rest.until - now if rest is not None else 0)
 
+    def has_observed(self, command: RequestLock) -> bool:
+        """See `Component.has_observed`."""
+        return self._ledger.has_observed(f"lock/{command.kind}")
+
     def is_for(self, command: RequestLock, grant: object) -> bool:
         """See `Component.is_for`."""
         return isinstance(grant, Lock | RequestLock) and (grant.item, grant.kind) == (

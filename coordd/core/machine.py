@@ -16,6 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from coordd.core.bundles import Bundles
+from coordd.core.capacity import Adaptive
 from coordd.core.commands import (
     AcquireBundle,
     CancelSchedule,
@@ -66,6 +67,7 @@ from coordd.core.recall import Recall
 from coordd.core.records import (
     Booking,
     Bundle,
+    Capacity,
     Cell,
     Efficiency,
     EndedRequest,
@@ -207,7 +209,8 @@ class Machine:
             Escalation: self._decisions.due,
             Patience: self._waits.earmarks.run_out,
             Sharer: lambda sharer, now: sharer.shares.due(sharer, now),
-            Wake: lambda wake, now: self._waits.serve(wake.key, now),
+            Adaptive: self._reservations.capacities.due,
+            Wake: lambda wake, _: self._ledger.freed.append(wake.key),
         }
         self._force: dict[type, Callable[[Any, int], None]] = {
             Lock: self._locks.force,
@@ -319,6 +322,8 @@ class Machine:
         """Return how each table's rows are taken in, in the order in which they must be."""
         return {
             Table.OVERRIDES: lambda row: self._overrides.load(Override(*row)),
+            # After what is pinned.
+            Table.CAPACITIES: lambda row: self._reservations.capacities.load(Capacity(*row)),
             Table.LEARNED_LIMITS: lambda row: self._rate_limits.load_learned(LearnedLimit(*row)),
             Table.FOREIGN_USAGES: lambda row: self._rate_limits.load_foreign(ForeignUsage(*row), now),
             Table.HOLD_TIMES: self._load_hold_time,
@@ -496,6 +501,7 @@ class Machine:
             Table.ESCALATIONS: self._escalations.all(),
             Table.FORECASTS: self._rate_limits.forecasts(),
             Table.GATES: self._rate_limits.gates(),
+            Table.CAPACITIES: self._reservations.capacities.records(),
             Table.LEARNED_LIMITS: self._rate_limits.learned(),
             Table.FOREIGN_USAGES: self._rate_limits.foreign(),
             Table.ENDED_REQUESTS: [
@@ -531,10 +537,13 @@ class Machine:
                 yield from (cell for cell in window.cells() if cell.count)
 
     def _serve_freed(self, now: int) -> None:
-        freed = self._ledger.freed
-        # In order, new ones included: a resource before its pool, so that whoever waited for both goes first.
+        freed, borrowers = self._ledger.freed, self._reservations.borrowers
+        # In order, new ones included: a resource before its pool, so that whoever waited for both goes first;
+        # and those of a pool before those that it lends to.
         for key in freed:
             self._waits.serve(key, now)
+            for borrower in borrowers.get(key, ()) if borrowers else ():
+                self._waits.serve(borrower, now)
         freed.clear()
 
     def _take_permit(self, command: TakePermit, now: int) -> Outcome:

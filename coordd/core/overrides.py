@@ -9,9 +9,10 @@ from coordd.core.commands import UpdateLimit, UpdatePool
 from coordd.core.errors import InvalidArgument, NotFound
 from coordd.core.ledger import Ledger
 from coordd.core.outcomes import Updated
+from coordd.core.pools import Pool
 from coordd.core.rate_limits import RateLimits
 from coordd.core.records import Override, Table
-from coordd.core.reservations import Pool, Reservations
+from coordd.core.reservations import Reservations
 from coordd.core.rules import contradiction, spell_length
 from coordd.core.windows import Windows
 
@@ -45,8 +46,10 @@ class Overrides:
         return Updated(subject=limit.windows.name)
 
     def update_pool(self, command: UpdatePool, now: int) -> Updated:
-        """Change a pool's capacity, or its windows."""
+        """Change a pool's capacity, or its windows, or let it adapt again."""
         pool = self.pool(command.name)
+        if command.is_unpinned:
+            return self._unpin(pool, command, now)
         if (pool.windows is None) != bool(command.capacity) or (pool.windows is None) == bool(
             command.windows
         ):
@@ -55,7 +58,7 @@ class Overrides:
                 "INVALID_COUNT", f"Of the pool {pool.name} only {field} can change.", field=field
             )
         self._update_pool(pool, command)
-        self._ledger.freed.append(pool.key)
+        self._ledger.freed.extend((pool.larger_key, pool.key))
         return Updated(subject=f"pool/{pool.name}")
 
     def pool(self, name: str) -> Pool:
@@ -73,6 +76,20 @@ class Overrides:
             self._set(override)
         else:
             self._changed[key] = None
+
+    def _unpin(self, pool: Pool, command: UpdatePool, now: int) -> Updated:
+        if command.capacity or command.windows:
+            raise InvalidArgument(
+                "INVALID_COUNT", "A pool is unpinned or changed, not both at once.", field="unpin"
+            )
+        if pool.adaptive is None:
+            raise InvalidArgument(
+                "NOT_ADAPTIVE", f"The pool {pool.name} does not adapt: it has no bounds.", pool=pool.name
+            )
+        if self.overrides.pop((f"pool/{pool.name}", _CAPACITY), None) is not None:
+            self._changed[f"pool/{pool.name}", _CAPACITY] = None
+            self._reservations.capacities.unpin(pool.adaptive, now)
+        return Updated(subject=f"pool/{pool.name}")
 
     def _update_pool(self, pool: Pool, command: UpdatePool) -> None:
         limit = pool.rule.limit
@@ -102,13 +119,18 @@ class Overrides:
     def _put(self, subject: str, window_ns: int, value: int, configured: int) -> None:
         override = Override(subject=subject, window_ns=window_ns, value=value, configured=configured)
         key = (subject, window_ns)
-        if value == configured:
+        if value == configured and not self._is_adaptive(override):
             self.overrides.pop(key, None)
             self._changed[key] = None
         else:
             self.overrides[key] = override
             self._changed[key] = override
         self._set(override)
+
+    def _is_adaptive(self, override: Override) -> bool:
+        # There the capacity configured is a value like any other: it is pinned.
+        is_capacity = override.window_ns == _CAPACITY
+        return is_capacity and self.pool(override.subject.partition("/")[2]).adaptive is not None
 
     def windows(self, subject: str) -> Windows | None:
         """Return the windows of `limit/NAME` or `pool/NAME`, or None if there are none."""
@@ -129,7 +151,10 @@ class Overrides:
 
     def _set(self, override: Override) -> None:
         if override.window_ns == _CAPACITY:
-            self.pool(override.subject.partition("/")[2]).capacity = override.value
+            pool = self.pool(override.subject.partition("/")[2])
+            pool.capacity = override.value
+            if pool.adaptive is not None:
+                self._reservations.capacities.pin(pool.adaptive)
             return
         windows = self.windows(override.subject)
         for window in windows.of if windows is not None else ():

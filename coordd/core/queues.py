@@ -11,6 +11,8 @@ from typing import Final, Protocol
 
 from sortedcontainers import SortedDict, SortedList
 
+from coordd.core.limits import UNITS_MAX
+
 # (static key, id, class, worker): the first two decide, since ids differ; the others say who it is, for
 # orders.
 Rank = tuple[int, int, int, str]
@@ -136,15 +138,16 @@ class Queues:
             if not aside:
                 del self.aside[key]
 
-    def units_aside(self, key: QueueKey, rank: Rank) -> int:
+    def units_aside(self, key: QueueKey, rank: Rank, units_max: int = UNITS_MAX) -> int:
         """Return the units that `rank` must leave to those before it who wait elsewhere.
 
-        Cost: O(those).
+        But for those who want more than `units_max`, who could not have them now. Cost: O(those).
         """
         aside = self.aside.get(key)
         if aside is None:
             return 0
-        return sum(aside[other] for other in aside.irange(maximum=rank, inclusive=(True, False)))
+        wanted = (aside[other] for other in aside.irange(maximum=rank, inclusive=(True, False)))
+        return sum(units for units in wanted if units <= units_max)
 
     def classes_ahead(self, key: QueueKey, rank: Rank, now: int) -> list[int]:
         """Return the classes of those who go before `rank`. `key` has an order."""

@@ -193,6 +193,10 @@ class RateLimits:
         kept = limit.kept_at(now, command.priority, command.count, now)
         return limit.windows.earliest(command.count, start, hold_ns, now, kept, since=now).at - now
 
+    def has_observed(self, command: TakePermit) -> bool:
+        """See `Component.has_observed`: windows are known."""
+        return True
+
     def is_for(self, command: TakePermit, grant: object) -> bool:
         """See `Component.is_for`."""
         return (

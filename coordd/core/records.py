@@ -440,11 +440,16 @@ class Forecast(Struct, gc=False):
 
 
 class Capacity(Struct, gc=False):
-    """An adaptive pool's capacity, in thousandths of a unit, as of `at`."""
+    """What an adaptive pool has learnt of its capacity, in thousandths of a unit.
+
+    `at`: since when it has been recovering: its last decrease, or the last unit that time gave back.
+    `decreased_at`: its last decrease, 0: none.
+    """
 
     pool: str
     capacity_milli: int
     at: int
+    decreased_at: int = 0
 
     def row(self) -> Row:
         """See `Record.row`."""

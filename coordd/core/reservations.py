@@ -5,107 +5,38 @@ refill.
 Rules: a pool serves its queue strictly in order; a large request at its head is not overtaken by small ones,
 so it can't starve. Reasons are looked at in this order: the resource (HELD, QUEUED_AHEAD), then the pool
 (UNITS_TAKEN or WINDOW_FULL, QUEUED_AHEAD). Units of a refilling pool are charged like permits and never come
-back, save those reported unused.
+back, save those reported unused. A pool that overflows lets wait, denies, or borrows: units of another pool
+that has some free and nobody waiting for them, and that get back to it when they come back.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
+from coordd.core.capacity import Capacities
 from coordd.core.claims import Blocked
 from coordd.core.commands import ReleaseResource, RenewReservation, ReserveResource
 from coordd.core.errors import InvalidArgument, OutOfRange
-from coordd.core.held_units import HeldUnits
 from coordd.core.holders import Holders
 from coordd.core.ledger import Ledger, lease_lost, not_holder
 from coordd.core.outcomes import Reason, Renewed, ResourceReleased
+from coordd.core.oversized import Oversized
+from coordd.core.pools import Pool
 from coordd.core.queues import QueueKey, Queues, Rank
 from coordd.core.rate_limits import (
     blocked_by_windows,
-    headroom_of,
     is_overridden,
     order_of,
     window_views,
     windows_of,
 )
 from coordd.core.records import Reservation, Table
-from coordd.core.rules import PRIORITIES, PoolRule, Rules, TypeRule
+from coordd.core.rules import BORROW, DENY_OVERFLOW, QUEUE, PoolRule, Rules, TypeRule
 from coordd.core.shared_windows import SharedWindows
-from coordd.core.shares import Shares
 from coordd.core.sharing import Sharing
 from coordd.core.views import AvailabilityView, PoolView
-from coordd.core.windows import Windows
-
-
-class Pool:
-    """A pool of units: `held` of `capacity`, or `windows` that refill.
-
-    `held_by_class`: index = priority. `headroom` None: no class must leave anything to others. `shares`
-    None: workers do not share it; else `units` has what each holds.
-    """
-
-    __slots__ = (
-        "capacity",
-        "headroom",
-        "held",
-        "held_by_class",
-        "key",
-        "name",
-        "rule",
-        "shares",
-        "units",
-        "windows",
-    )
-
-    def __init__(self, name: str, rule: PoolRule, windows: Windows | None) -> None:
-        self.name = name
-        self.rule = rule
-        self.capacity = rule.capacity
-        self.held = 0
-        self.held_by_class = [0] * (len(PRIORITIES) + 1)
-        self.windows = windows
-        self.headroom = headroom_of(rule if rule.limit is None else rule.limit)
-        self.key: QueueKey = ("pool", name)
-        self.units = HeldUnits(lambda: self.capacity)
-        self.shares: Shares | None = None
-
-    def units_max(self) -> int:
-        """Return the most that can ever be held at once."""
-        return self.capacity if self.windows is None else self.windows.smallest()
-
-    def units_max_of(self, priority: int) -> int:
-        """Return the most that a class can ever hold at once."""
-        if self.headroom is None:
-            return self.units_max()
-        if self.windows is not None:
-            return self.headroom.largest(priority, self.windows)
-        return self.capacity - self.headroom.floor(priority, self.capacity)
-
-    def hold(self, reservation: Reservation, units: int) -> None:
-        """Count units as held; below 0: as given back."""
-        self.held += units
-        self.held_by_class[reservation.priority] += units
-        if self.shares is not None:
-            self.units.hold(reservation.worker, units, reservation.granted_at)
-
-    def held_above(self, priority: int) -> int:
-        """Return what classes above `priority` hold."""
-        return sum(self.held_by_class[priority + 1 :])
-
-    def free_for(self, priority: int) -> int:
-        """Return how many units a class may take now: what is free, less what classes above are still due."""
-        free = self.capacity - self.held
-        if self.headroom is None:
-            return free
-        floor = self.headroom.floor(priority, self.capacity)
-        return free - max(0, floor - self.held_above(priority))
-
-    def may_pass(self, units: int, ahead: Sequence[int], priority: int) -> bool:
-        """Whether a class takes no more than what all the classes `ahead` must leave to it anyway."""
-        headroom = self.headroom
-        return headroom is not None and all(
-            class_ < priority and self.held_above(class_) + units <= headroom.floor(class_, self.capacity)
-            for class_ in ahead
-        )
 
 
 class Wanted(NamedTuple):
@@ -119,7 +50,17 @@ class Wanted(NamedTuple):
 class Reservations:
     """Reservations, resources and pools."""
 
-    __slots__ = ("_changed", "_held", "_ledger", "_pools", "_queues", "_types", "count")
+    __slots__ = (
+        "_changed",
+        "_held",
+        "_ledger",
+        "_pools",
+        "_queues",
+        "_types",
+        "borrowers",
+        "capacities",
+        "count",
+    )
 
     def __init__(self, rules: Rules, ledger: Ledger, queues: Queues, sharing: Sharing) -> None:
         self._ledger = ledger
@@ -132,6 +73,14 @@ class Reservations:
             used = SharedWindows(pool.windows) if pool.windows is not None else pool.units
             rule = pool.rule.limit or pool.rule
             pool.shares = order_of(pool.key, rule, pool.headroom, used, queues=queues, sharing=sharing)
+            if pool.adaptive is not None:
+                queues.orders[pool.larger_key] = Oversized(pool.is_in_reach)
+        self.capacities = Capacities((pool.adaptive for pool in self._pools.values()), ledger)
+        # The queue of a pool that lends -> the queues of those that borrow from it.
+        self.borrowers: dict[QueueKey, list[QueueKey]] = {}
+        for pool in self._pools.values():
+            if pool.rule.overflow == BORROW:
+                self.borrowers.setdefault(self._pools[pool.rule.borrow_from].key, []).append(pool.key)
         # Live reservations.
         self.count = 0
 
@@ -176,6 +125,9 @@ class Reservations:
     def take(self, command: ReserveResource, now: int) -> Reservation:
         """See `Component.take`."""
         key, pool, units = self.wanted(command)
+        asked = pool
+        if pool is not None and pool.rule.overflow == BORROW:
+            pool = self._source(pool, units, command.priority)
         ttl_ns = command.ttl_ns or self._types[command.type].ttl_ns
         expires_at = now + ttl_ns
         if pool is not None and pool.windows is not None:
@@ -197,9 +149,9 @@ class Reservations:
         self._hold(reservation, key)
         if pool is not None and pool.shares is not None:
             pool.shares.given(command.worker, units, command.priority, now)
-        if key and pool is not None:
+        if key and asked is not None:
             # Whoever heads the pool's queue and wants the same resource is to hold it up no longer.
-            self._ledger.freed.append(pool.key)
+            self._ledger.freed.append(asked.key)
         self._changed[reservation.id] = reservation
         return reservation
 
@@ -212,12 +164,26 @@ class Reservations:
     def keys(self, command: ReserveResource) -> tuple[QueueKey, ...]:
         """See `Component.keys`."""
         key, pool, _ = self.wanted(command)
-        return tuple(key for key in (key, pool.key if pool is not None else None) if key)
+        keys = (key,) if key else ()
+        if pool is None:
+            return keys
+        return (*keys, pool.key) if pool.adaptive is None else (*keys, pool.larger_key, pool.key)
 
     def units(self, command: ReserveResource, key: QueueKey) -> int:
         """See `Component.units`."""
         wanted = self.wanted(command)
         return 1 if key == wanted.key else wanted.units
+
+    def blocked_together(self, commands: Iterable[ReserveResource]) -> Blocked | None:
+        """Return what blocks commands that are each free, but not all at once: what is borrowed is short."""
+        # Those that borrow last: each of the others has a pool of its own, and room there.
+        drawn = sorted(self._drawn(commands), key=lambda each: each[0] is not each[1])
+        taken: Counter[str] = Counter()
+        for asked, source, units, priority in drawn:
+            taken[source.name] += units
+            if source.free_for(priority) < taken[source.name]:
+                return Blocked(reason=Reason.UNITS_TAKEN, subject=asked.name, key=asked.key)
+        return None
 
     def estimate(self, command: ReserveResource, rank: Rank, blocked: Blocked, now: int) -> int | None:
         """See `Component.estimate`: the longer of the wait for the resource and that for the units."""
@@ -235,11 +201,17 @@ class Reservations:
                 max(ends_at - now, 0) + (self._queues.position(key, rank, now) - 1) * seen.mean_ns
             )
         if pool is not None:
-            free = pool.free_for(command.priority)
-            missing = self._queues.units_ahead(pool.key, rank, now) + units - free
-            # The whole capacity comes back once in a mean hold time.
-            waits_ns.append(max(missing, 0) * seen.mean_ns // pool.capacity)
+            wait_ns = self._units_estimate(pool, units, rank, seen.mean_ns, now)
+            if wait_ns is None:
+                return None
+            waits_ns.append(wait_ns)
         return max(waits_ns)
+
+    def has_observed(self, command: ReserveResource) -> bool:
+        """See `Component.has_observed`: windows are known, hold times are learnt."""
+        pool = self.wanted(command).pool
+        is_known = pool is not None and pool.windows is not None
+        return is_known or self._ledger.has_observed(f"reservation/{command.type}")
 
     def is_for(self, command: ReserveResource, grant: object) -> bool:
         """See `Component.is_for`."""
@@ -285,6 +257,16 @@ class Reservations:
                 f"{command.unused_units} unused units can't go back: only those of a refilling pool do.",
                 field="unused_units",
                 units=reservation.units if reservation.is_refilling else 0,
+            )
+        pool = self._pools.get(reservation.pool)
+        if pool is not None and pool.adaptive is not None and (command.result or command.latency_ns):
+            self.capacities.learn(
+                pool.adaptive,
+                granted_at=reservation.granted_at,
+                units=reservation.units,
+                result=command.result,
+                latency_ns=command.latency_ns,
+                now=now,
             )
         self._settle(reservation, command.unused_units, now)
         self._drop(reservation)
@@ -336,16 +318,20 @@ class Reservations:
         limit = pool.rule.limit
         return PoolView(
             name=pool.name,
-            capacity=pool.units_max(),
+            capacity=pool.capacity if pool.windows is None else pool.units_max(),
             used=used,
             free=free,
-            queued=self._queues.length(pool.key),
+            queued=self._queues.length(pool.key) + self._queues.length(pool.larger_key),
             windows=windows,
             is_overridden=(
-                pool.capacity != pool.rule.capacity
+                _is_changed(pool)
                 if pool.windows is None or limit is None
                 else is_overridden(pool.windows, limit)
             ),
+            capacity_min=pool.rule.capacity_min,
+            capacity_max=pool.rule.capacity_max,
+            overflow=pool.rule.overflow,
+            is_fair=(limit or pool.rule).is_fair,
         )
 
     def availability(self, command: ReserveResource, rank: Rank, now: int) -> AvailabilityView:
@@ -353,7 +339,8 @@ class Reservations:
         blocked = self.check(command, rank, now)
         pool = self.wanted(command).pool
         view = self.view(pool, now) if pool is not None else None
-        position = self._queues.position(blocked.key, rank, now) if blocked is not None else 0
+        is_of_use = blocked is not None and bool(blocked.key)
+        position = self._queues.position(blocked.key, rank, now) if blocked is not None and is_of_use else 0
         return AvailabilityView(
             blocked_by=blocked.refused(position) if blocked is not None else None,
             position=position,
@@ -375,11 +362,54 @@ class Reservations:
         return None
 
     def _check_pool(self, pool: Pool, units: int, rank: Rank, now: int) -> Blocked | None:
+        blocked = self._check_own(pool, units, rank, now)
+        if blocked is None or pool.rule.overflow == QUEUE:
+            return blocked
+        if pool.rule.overflow == DENY_OVERFLOW:
+            return replace(blocked, key=(), frees_at=0)
+        return None if self._can_borrow(pool, units, rank, now) else blocked
+
+    def _can_borrow(self, pool: Pool, units: int, rank: Rank, now: int) -> bool:
+        """Whether another pool has units that nobody there, and nobody before `rank` here, waits for."""
+        lender = self._pools[pool.rule.borrow_from]
+        return (
+            lender.free_for(rank[2]) >= units
+            and lender.key not in self._queues
+            and not self._queues.units_aside(lender.key, rank)
+            and not self._is_behind(pool, units, rank, now)
+        )
+
+    def _source(self, pool: Pool, units: int, priority: int) -> Pool:
+        """Return the pool that units come from, of one that may borrow, if they can be had."""
+        return pool if pool.free_for(priority) >= units else self._pools[pool.rule.borrow_from]
+
+    def _drawn(self, commands: Iterable[ReserveResource]) -> Iterator[tuple[Pool, Pool, int, int]]:
+        """Yield the pool asked, that which the units come from, how many, and the class."""
+        for command in commands:
+            _, pool, units = self.wanted(command)
+            if pool is not None and pool.windows is None:
+                yield pool, self._source(pool, units, command.priority), units, command.priority
+
+    def _units_estimate(self, pool: Pool, units: int, rank: Rank, mean_ns: int, now: int) -> int | None:
+        """Return how long units will take to come back, or None if nobody knows when there are so many."""
+        if units > pool.units_of(rank[2]):
+            return None
+        pools = [pool]
+        if pool.rule.overflow == BORROW:
+            pools.append(self._pools[pool.rule.borrow_from])
+        free = sum(each.free_for(rank[2]) for each in pools)
+        ahead = sum(self._queues.units_ahead(each.key, rank, now) for each in pools)
+        # The whole capacity comes back once in a mean hold time.
+        return max(ahead + units - free, 0) * mean_ns // sum(each.capacity for each in pools)
+
+    def _check_own(self, pool: Pool, units: int, rank: Rank, now: int) -> Blocked | None:
         if pool.windows is not None:
             return blocked_by_windows(
                 pool.windows, pool.headroom, units, rank, now, key=pool.key, queues=self._queues
             )
         if pool.free_for(rank[2]) < units:
+            if units > pool.units_of(rank[2]):
+                return Blocked(reason=Reason.UNITS_TAKEN, subject=pool.name, key=pool.larger_key)
             is_kept = pool.capacity - pool.held >= units
             reason = Reason.HEADROOM if is_kept else Reason.UNITS_TAKEN
             return Blocked(reason=reason, subject=pool.name, key=pool.key)
@@ -388,7 +418,7 @@ class Reservations:
         return None
 
     def _is_behind(self, pool: Pool, units: int, rank: Rank, now: int) -> bool:
-        aside = self._queues.units_aside(pool.key, rank) if self._queues.aside else 0
+        aside = self._queues.units_aside(pool.key, rank, pool.capacity) if self._queues.aside else 0
         if aside and pool.free_for(rank[2]) < units + aside:
             return True
         if not self._queues.is_ahead(pool.key, rank, now):
@@ -469,6 +499,10 @@ def _pool(name: str, rule: PoolRule, ledger: Ledger) -> Pool:
     if limit is None:
         return Pool(name, rule, None)
     return Pool(name, rule, windows_of(f"pool/{name}", limit, ledger))
+
+
+def _is_changed(pool: Pool) -> bool:
+    return pool.capacity != pool.rule.capacity if pool.adaptive is None else pool.adaptive.is_pinned
 
 
 def _check_units(pool: Pool, units: int, priority: int) -> None:

@@ -104,7 +104,7 @@ class AllocationView(Struct, frozen=True, kw_only=True):
 
 
 class PoolView(Struct, frozen=True, kw_only=True):
-    """A pool. `windows` is empty where units are held and come back."""
+    """A pool. `windows` is empty where units are held and come back; capacity_min 0: it does not adapt."""
 
     name: str
     capacity: int
@@ -113,6 +113,10 @@ class PoolView(Struct, frozen=True, kw_only=True):
     queued: int
     windows: tuple[WindowView, ...]
     is_overridden: bool
+    capacity_min: int
+    capacity_max: int
+    overflow: str
+    is_fair: bool
 
 
 class AvailabilityView(Struct, frozen=True, kw_only=True):

@@ -62,6 +62,7 @@ class Waits:
         "_components",
         "_conflicts",
         "_escalations",
+        "_is_shedding",
         "_ledger",
         "_observers",
         "_quality_boost_ns",
@@ -94,6 +95,7 @@ class Waits:
         self._quality_boost_ns = rules.quality_boost_ns
         self._resume_grace_ns = rules.resume_grace_ns
         self._request_memory_ns = rules.request_memory_ns
+        self._is_shedding = rules.is_shedding
         self._changed = ledger.changes.of[Table.WAITERS]
         self._wakes: dict[QueueKey, Wake] = {}
         self.waiters: dict[int, Waiter] = {}
@@ -123,7 +125,8 @@ class Waits:
             return Granted(grant=self._grant(command, now))
         if not command.wait_ns or not blocked.key or self._conflicts.is_denied(command, blocked.key):
             return self._refusal(blocked, rank, now)
-        return self._begin(command, rank, blocked, now)
+        shed = self._shed(command, rank, blocked, now) if self._is_shedding else None
+        return shed or self._begin(command, rank, blocked, now)
 
     def claim(
         self, command: TakePermit, claim: Callable[[TakePermit, int], Permit | Refused], now: int
@@ -280,6 +283,24 @@ class Waits:
     def _refusal(self, blocked: Blocked, rank: Rank, now: int) -> Refused:
         is_of_use = blocked.key
         return blocked.refused(self._queues.position(blocked.key, rank, now) if is_of_use else 0)
+
+    def _shed(self, command: WaitableCommand, rank: Rank, blocked: Blocked, now: int) -> Refused | None:
+        """Refuse a wait that would outlast its own timeout, or return None.
+
+        `retry_at`: from then on a newcomer that waits as long would be served in time, if nothing else comes.
+        """
+        component = self._components[command.__class__]
+        if not component.has_observed(command):
+            return None
+        wait_ns = component.estimate(command, rank, blocked, now)
+        if wait_ns is None or wait_ns <= command.wait_ns:
+            return None
+        return Refused(
+            reason=Reason.WOULD_TIME_OUT,
+            subject=blocked.subject,
+            retry_at=now + wait_ns - command.wait_ns,
+            position=self._queues.position(blocked.key, rank, now),
+        )
 
     def _repeat(self, command: WaitableCommand, earlier: object, now: int) -> Granted | Refused | Queued:
         """Answer a command whose request id is known: as it was answered before."""

@@ -77,9 +77,16 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             name=fields.name("name", request.name),
             capacity=fields.count("capacity", request.capacity, 0, limits.UNITS_MAX),
             windows=fields.windows(request.windows),
+            is_unpinned=request.unpin,
         )
         await self._backend.ask(command, outcomes.Updated)
-        _logger.info("pool updated", pool=command.name, capacity=command.capacity, windows=command.windows)
+        _logger.info(
+            "pool updated",
+            pool=command.name,
+            capacity=command.capacity,
+            windows=command.windows,
+            unpin=command.is_unpinned,
+        )
         pool = await self._engine.read(lambda machine, now: machine.pool(command.name, now))
         return pb.UpdatePoolResponse(pool=messages.pool(pool, self._engine.now()))
 

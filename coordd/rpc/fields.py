@@ -14,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from coordd.core import limits
+from coordd.core.capacity import OVERLOADED
 from coordd.core.errors import InvalidArgument
 from coordd.core.records import Outcome
 from coordd.core.rules import CRITICAL, ESCALATE, LOW, MEDIUM, WAIT
@@ -138,6 +139,11 @@ def wait_ns(message: Message, default_ns: int) -> int:
     return optional_ns(message, "wait_timeout", limits.WAIT_NS_MIN, limits.WAIT_NS_MAX, default_ns)
 
 
+def latency_ns(message: Message) -> int:
+    """Return `latency` in ns, 0 if absent. Raises: InvalidArgument INVALID_DURATION."""
+    return optional_ns(message, "latency", 0, limits.HISTORY_NS_MAX, 0)
+
+
 def within_ns(message: Message) -> int:
     """Return how far to look back. Raises: InvalidArgument INVALID_DURATION."""
     return optional_ns(message, "within", 1, limits.HISTORY_NS_MAX, limits.DAY)
@@ -184,6 +190,11 @@ def outcome(value: int) -> int:
 def usage_result(value: int) -> int:
     """Return what became of a permit. Raises: InvalidArgument INVALID_ENUM."""
     return choice("result", value, rate_limit_pb2.USAGE_RESULT_SUCCESS, rate_limit_pb2.USAGE_RESULT_NOT_SENT)
+
+
+def work_result(value: int) -> int:
+    """Return how work went, 0 not said. Raises: InvalidArgument INVALID_ENUM."""
+    return choice("work_result", value, 0, OVERLOADED)
 
 
 def count(field: str, value: int, least: int, most: int) -> int:

@@ -390,6 +390,10 @@ def pool(pool_view: views.PoolView, now: int) -> admin_pb2.Pool:
         queued=pool_view.queued,
         windows=window_capacities(pool_view.windows, now),
         is_overridden=pool_view.is_overridden,
+        capacity_min=pool_view.capacity_min,
+        capacity_max=pool_view.capacity_max,
+        overflow=pool_view.overflow,
+        allocation="fair" if pool_view.is_fair else "priority",
     )
 
 

@@ -55,6 +55,8 @@ class ReservationServicer(reservation_pb2_grpc.ReservationServiceServicer):
             id=request.reservation_id,
             worker=fields.worker(request.worker),
             unused_units=request.unused_units,
+            result=fields.work_result(request.work_result),
+            latency_ns=fields.latency_ns(request),
         )
         released = await self._backend.ask(command, outcomes.ResourceReleased)
         return pb.ReleaseResourceResponse(already_released=released.reservation is None)

@@ -308,7 +308,7 @@ class Pool(_message.Message):
     name: _builtins.str
     """Output only. Its name."""
     capacity: _builtins.int
-    """Output only. Units in all. For a refilling pool: of its smallest window."""
+    """Output only. Units in all; of an adaptive pool, at present. For a refilling pool: of its smallest window."""
     used: _builtins.int
     """Output only. Units held, or counted in the fullest window."""
     free: _builtins.int
@@ -447,9 +447,13 @@ class UpdatePoolRequest(_message.Message):
     name: _builtins.str
     """Required. The pool."""
     capacity: _builtins.int
-    """For a pool whose units are held: its new capacity, 1..1e9. Units above it stay held until they come back."""
+    """For a pool whose units are held: its new capacity, 1..1e9. Units above it stay held until they come back. An adaptive
+    pool is pinned to it, be it outside of its bounds: it adapts no longer.
+    """
     unpin: _builtins.bool
-    """Optional. True: let an adaptive pool adapt again, from the capacity it has. Not together with the others."""
+    """Optional. True: let an adaptive pool adapt again, from the capacity it has, brought within its bounds. Not together
+    with the others. Errors: INVALID_ARGUMENT (NOT_ADAPTIVE).
+    """
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___WindowLimit]:
         """For a refilling pool: new limits of some or all of its windows."""

@@ -69,7 +69,7 @@ class Reservation(_message.Message):
     resource_id: _builtins.str
     """Output only. The resource. Empty: units only."""
     pool: _builtins.str
-    """Output only. The pool the units come from. Empty: none."""
+    """Output only. The pool the units come from, also where the type's own has borrowed them. Empty: none."""
     units: _builtins.int
     """Output only. Units held."""
     worker: _builtins.str
@@ -130,7 +130,9 @@ class ReserveResourceRequest(_message.Message):
     worker: _builtins.str
     """Required. Who asks, 1..128 bytes of printable UTF-8."""
     units: _builtins.int
-    """Optional. Units of the type's pool, 1..capacity. 0 means 1 where there is a pool; must be 0 where there is none."""
+    """Optional. Units of the type's pool, 1..capacity; of an adaptive pool, 1..capacity_max. 0 means 1 where there is a
+    pool; must be 0 where there is none.
+    """
     priority: _common_pb2.Priority.ValueType
     """Optional. Unspecified means MEDIUM. Counts only where somebody waits."""
     request_id: _builtins.str
@@ -365,7 +367,9 @@ class ReleaseResourceRequest(_message.Message):
     """Optional. How the work went; an adaptive pool learns from it. Unspecified: nothing is learnt."""
     @_builtins.property
     def latency(self) -> _duration_pb2.Duration:
-        """Optional. How long the work took; an adaptive pool with a `latency_target` learns from it. Absent: nothing is learnt."""
+        """Optional. How long the work took, 0..3653 days; to an adaptive pool with a `latency_target` work that took longer is
+        as overload. Absent or 0: nothing is learnt.
+        """
 
     def __init__(
         self,

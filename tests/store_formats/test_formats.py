@@ -85,7 +85,7 @@ EXPECTED = {
     Table.LEARNED_LIMITS: [("limit/post_tweet", 900 * SECOND, 25, 50, T - SECOND)],
     Table.EFFICIENCIES: [("limit/post_tweet", "w1", 970_000, 33)],
     Table.FORECASTS: [("limit/post_tweet", 4, 1_500_000, T - 10 * SECOND, 12, "[1000000]")],
-    Table.CAPACITIES: [("content_pipeline", 81_500, T - SECOND)],
+    Table.CAPACITIES: [("content_pipeline", 81_500, T - SECOND, T - 2 * SECOND)],
 }
 # Tables that formats before the named one have not.
 SINCE = {2: frozenset(Table) - frozenset(list(Table)[: Table.ENDED_REQUESTS + 1])}

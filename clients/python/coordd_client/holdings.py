@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from coordd.v1 import reservation_pb2 as pb
 from coordd_client import arguments, bundles, locks, permits, reservations
 from coordd_client.messages import Call, Terms
 from coordd_client.values import Bundle, Lock, Outcome, Permit, Reservation, UsageResult
@@ -194,9 +195,18 @@ class LockHolding(_Acting, Holding[Lock]):
 
 
 class ReservationHolding(Holding[Reservation]):
-    """A live reservation."""
+    """A live reservation.
+
+    An adaptive pool learns from how the block went. A clean end says that the work went well and took as long
+    as the block, unless `latency()` says how long. An exception says nothing, for it may be the worker's own
+    fault: say `overloaded()` where it is the resource's.
+    """
 
     _unused_units = 0
+    _is_overloaded = False
+    _latency_s: float | None = None
+    _begun_s = 0.0
+    _lasted_s = 0.0
 
     @property
     def reservation_id(self) -> int:
@@ -215,9 +225,39 @@ class ReservationHolding(Holding[Reservation]):
         """
         self._unused_units = arguments.count("units", units)
 
+    def overloaded(self) -> None:
+        """The resource can't do so much at once: it timed out, refused the connection, answered 5xx.
+
+        An adaptive pool gets smaller for it.
+        """
+        self._is_overloaded = True
+
+    def latency(self, seconds: float) -> None:
+        """So long did the resource take, if not as long as the block lasts.
+
+        Raises: TypeError, InvalidRequest.
+        """
+        self._latency_s = arguments.seconds("latency", seconds)
+
+    def hold(self, grant: Reservation, as_of_s: float) -> None:
+        """See Holding."""
+        super().hold(grant, as_of_s)
+        self._begun_s = self._now()
+
+    def end(self) -> None:
+        """See Holding."""
+        super().end()
+        self._lasted_s = self._now() - self._begun_s
+
     def ending(self, error: BaseException | None) -> Call[object]:
         """See Holding."""
-        return reservations.release(self.grant, self._unused_units)
+        result, latency_s = pb.WORK_RESULT_UNSPECIFIED, self._latency_s
+        if self._is_overloaded:
+            result = pb.WORK_RESULT_OVERLOADED
+        elif error is None:
+            result = pb.WORK_RESULT_SUCCESS
+            latency_s = self._lasted_s if latency_s is None else latency_s
+        return reservations.release(self.grant, self._unused_units, result=result, latency_s=latency_s)
 
     def _asked(self, request: Any) -> tuple[str, ...]:
         resource_id = (repr(request.resource_id),) if request.resource_id else ()

@@ -59,10 +59,23 @@ def renew(reservation: Reservation) -> Call[float]:
     return Call(RENEW, request, lambda reply: seconds(reply.reservation.expires_in))
 
 
-def release(reservation: Reservation, unused_units: int = 0) -> Call[bool]:
-    """Gives a reservation back, `unused_units` to a refilling pool. Returns whether it had ended before."""
+def release(
+    reservation: Reservation,
+    unused_units: int = 0,
+    *,
+    result: pb.WorkResult.ValueType = pb.WORK_RESULT_UNSPECIFIED,
+    latency_s: float | None = None,
+) -> Call[bool]:
+    """Gives a reservation back, `unused_units` to a refilling pool. Returns whether it had ended before.
+
+    What an adaptive pool learns from: `result`, and how long the work took (None: not said).
+    """
     request = pb.ReleaseResourceRequest(
-        reservation_id=reservation.reservation_id, worker=reservation.worker, unused_units=unused_units
+        reservation_id=reservation.reservation_id,
+        worker=reservation.worker,
+        unused_units=unused_units,
+        work_result=result,
+        latency=optional_duration("latency", latency_s),
     )
     return Call(RELEASE, request, lambda reply: reply.already_released)
 

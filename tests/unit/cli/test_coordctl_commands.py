@@ -478,13 +478,19 @@ def test_reservations(daemon: ScriptedDaemon, run: Run) -> None:
 
 
 def test_pools(daemon: ScriptedDaemon, run: Run) -> None:
-    held = admin_pb2.Pool(name="cores", capacity=8, used=3, free=5, is_overridden=True)
-    refilling = admin_pb2.Pool(name="api_requests", capacity=180, windows=[a_window(0), a_window(7, 3600)])
-    daemon.answers("ListPools", admin_pb2.ListPoolsResponse(pools=[held, refilling]))
-    assert lines(run("pools").stdout) == [
-        "POOL          CAPACITY  USED  FREE  QUEUED  WINDOWS              SET BY",
-        "cores                8     3     5       0  held                 operator",
-        "api_requests       180     0     0       0  15m 0/180  1h 7/180  config",
+    queue = {"allocation": "priority", "overflow": "queue"}
+    held = admin_pb2.Pool(
+        name="cores", capacity=8, used=3, free=5, is_overridden=True, allocation="fair", overflow="borrow"
+    )
+    adaptive = admin_pb2.Pool(name="db", capacity=7, capacity_min=2, capacity_max=40, **queue)
+    windows = [a_window(0), a_window(7, 3600)]
+    refilling = admin_pb2.Pool(name="api_requests", capacity=180, windows=windows, **queue)
+    daemon.answers("ListPools", admin_pb2.ListPoolsResponse(pools=[held, adaptive, refilling]))
+    assert [" ".join(row) for row in table_of(run("pools").stdout)] == [
+        "POOL CAPACITY BOUNDS USED FREE QUEUED WINDOWS ALLOCATION OVERFLOW SET BY",
+        "cores 8 - 3 5 0 held fair borrow operator",
+        "db 7 2..40 0 0 0 held priority queue its workers",
+        "api_requests 180 - 0 0 0 15m 0/180 1h 7/180 priority queue config",
     ]
 
 
@@ -493,6 +499,7 @@ def test_pools_set(daemon: ScriptedDaemon, run: Run) -> None:
     assert run("pools", "set", "cores", "--capacity", "9").exit_code == 0
     windows = run("pools", "set", "cores", "--window", "15m=900", "--window", "1h=3000", "--json")
     assert json.loads(windows.stdout)["capacity"] == 9
+    assert run("pools", "set", "cores", "--unpin").exit_code == 0
     assert daemon.requests == [
         admin_pb2.UpdatePoolRequest(name="cores", capacity=9),
         admin_pb2.UpdatePoolRequest(
@@ -502,11 +509,14 @@ def test_pools_set(daemon: ScriptedDaemon, run: Run) -> None:
                 admin_pb2.WindowLimit(window=Duration(seconds=3600), limit=3000),
             ],
         ),
+        admin_pb2.UpdatePoolRequest(name="cores", unpin=True),
     ]
 
 
-@pytest.mark.parametrize("options", [[], ["--capacity", "9", "--window", "15m=900"]])
-def test_pools_set_needs_one_of_both(run: Run, options: list[str]) -> None:
+@pytest.mark.parametrize(
+    "options", [[], ["--capacity", "9", "--window", "15m=900"], ["--capacity", "9", "--unpin"]]
+)
+def test_pools_set_needs_one_of_them(run: Run, options: list[str]) -> None:
     result = run("pools", "set", "cores", *options)
     assert (result.exit_code, len(lines(result.stderr))) == (2, 1)
 

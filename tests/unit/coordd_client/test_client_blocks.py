@@ -1,5 +1,6 @@
 """What the end of a block says to the daemon."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -141,6 +142,56 @@ async def test_a_reservation_gives_back_what_it_did_not_use(server: ScriptedServ
     )
     (released,) = server.requests("ReleaseResource")
     assert (released.reservation_id, released.worker, released.unused_units) == (9, "w1", 2)
+
+
+async def released(
+    server: ScriptedServer, client: Client, work: Any
+) -> reservation_pb2.ReleaseResourceRequest:
+    granted = reservation_pb2.Reservation(reservation_id=9, worker="w1", expires_in={"seconds": 60})
+    server.answers["ReserveResource"] = reply(reservation_pb2.ReserveResourceResponse(granted=granted))
+    server.answers["ReleaseResource"] = reply(reservation_pb2.ReleaseResourceResponse())
+    with contextlib.suppress(_FailedWork):
+        async with client.reservation("db_connection", ttl=60) as held:
+            work(held)
+    (request,) = server.requests("ReleaseResource")
+    return request
+
+
+async def test_a_clean_end_says_that_the_work_went_well_and_how_long_it_took(
+    server: ScriptedServer, client: Client
+):
+    request = await released(server, client, lambda _: None)
+    assert request.work_result == reservation_pb2.WORK_RESULT_SUCCESS
+    assert 0 < request.latency.ToNanoseconds() < 60 * 10**9
+
+
+async def test_what_the_block_says_of_its_latency_is_told(server: ScriptedServer, client: Client):
+    request = await released(server, client, lambda held: held.latency(1.5))
+    assert request.work_result == reservation_pb2.WORK_RESULT_SUCCESS
+    assert request.latency.ToMilliseconds() == 1500
+
+
+async def test_an_exception_says_nothing_of_the_resource(server: ScriptedServer, client: Client):
+    request = await released(server, client, _fail)
+    assert request.work_result == reservation_pb2.WORK_RESULT_UNSPECIFIED
+    assert not request.HasField("latency")
+
+
+async def test_an_overloaded_resource_is_told_whatever_comes_of_the_block(
+    server: ScriptedServer, client: Client
+):
+    def work(held: Any) -> None:
+        held.overloaded()
+        _fail(held)
+
+    request = await released(server, client, work)
+    assert request.work_result == reservation_pb2.WORK_RESULT_OVERLOADED
+    with pytest.raises(TypeError):
+        client.reservation("db_connection").latency("long")  # type: ignore[arg-type]
+
+
+def _fail(_: object) -> None:
+    raise _FailedWork
 
 
 async def test_a_block_is_entered_once_and_holds_nothing_before(daemon: InMemoryDaemon):

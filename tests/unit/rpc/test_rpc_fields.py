@@ -12,7 +12,7 @@ from coordd.core import limits
 from coordd.core.errors import InvalidArgument
 from coordd.core.rules import CRITICAL, LOW, MEDIUM
 from coordd.rpc import fields
-from coordd.v1 import admin_pb2, engagement_pb2, rate_limit_pb2
+from coordd.v1 import admin_pb2, engagement_pb2, rate_limit_pb2, reservation_pb2
 
 DAY_S = 86_400
 
@@ -110,6 +110,19 @@ def test_a_ttl_within_its_bounds(seconds: int, nanos: int, ns: int) -> None:
 )
 def test_a_ttl_that_is_negative_absurd_or_malformed_is_refused(ttl: Duration) -> None:
     refused("INVALID_DURATION", fields.ttl_ns, engagement_pb2.RequestLockRequest(ttl=ttl))
+
+
+def test_a_latency_is_anything_from_nothing_up() -> None:
+    release = reservation_pb2.ReleaseResourceRequest
+    assert fields.latency_ns(release()) == 0
+    assert fields.latency_ns(release(latency=Duration())) == 0
+    assert fields.latency_ns(release(latency=Duration(seconds=30 * DAY_S))) == 30 * limits.DAY
+    refused("INVALID_DURATION", fields.latency_ns, release(latency=Duration(nanos=-1)))
+
+
+def test_how_work_went_need_not_be_said() -> None:
+    assert [fields.work_result(value) for value in (0, 1, 2)] == [0, 1, 2]
+    refused("INVALID_ENUM", fields.work_result, 3)
 
 
 def test_an_absent_duration_means_the_default() -> None:

@@ -1,5 +1,6 @@
 """Records, outcomes and views as messages."""
 
+import msgspec
 import pytest
 
 from coordd.core.limits import DAY, HOUR, MILLISECOND, MINUTE, SECOND
@@ -196,11 +197,24 @@ def test_a_limit() -> None:
 
 def test_a_pool() -> None:
     view = PoolView(
-        name="p", capacity=10, used=4, free=6, queued=1, windows=limit_view(0).windows, is_overridden=False
+        name="p",
+        capacity=10,
+        used=4,
+        free=6,
+        queued=1,
+        windows=limit_view(0).windows,
+        is_overridden=False,
+        capacity_min=5,
+        capacity_max=20,
+        overflow="deny",
+        is_fair=True,
     )
     message = messages.pool(view, NOW)
     assert (message.name, message.capacity, message.used, message.free, message.queued) == ("p", 10, 4, 6, 1)
     assert len(message.windows) == 2
+    assert (message.capacity_min, message.capacity_max) == (5, 20)
+    assert (message.overflow, message.allocation) == ("deny", "fair")
+    assert messages.pool(msgspec.structs.replace(view, is_fair=False), NOW).allocation == "priority"
 
 
 def test_availability() -> None:

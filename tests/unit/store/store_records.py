@@ -122,7 +122,7 @@ RECORDS: dict[Table, records.Record] = {
     Table.FORECASTS: records.Forecast(
         subject="limit/search", priority=4, level_ppm=17, at=1, hour_count=-1, profile="[1]"
     ),
-    Table.CAPACITIES: records.Capacity(pool="p", capacity_milli=1500, at=1),
+    Table.CAPACITIES: records.Capacity(pool="p", capacity_milli=1500, at=1, decreased_at=1),
 }
 
 

@@ -37,6 +37,7 @@ _BOUNDS_NS: Mapping[str, tuple[int, int, str]] = {
     "wait_timeout": (_MILLISECOND_NS, _DAY_NS, "1ms..24h"),
     "within": (1, 3_653 * _DAY_NS, "1ns..3653d"),
     "not_before": (0, _DAY_NS, "0s..24h"),
+    "latency": (0, 3_653 * _DAY_NS, "0s..3653d"),
 }
 # Where a message has bounds of its own.
 _BOUNDS_NS_OF: Mapping[tuple[type[Message], str], tuple[int, int, str]] = {
@@ -45,7 +46,12 @@ _BOUNDS_NS_OF: Mapping[tuple[type[Message], str], tuple[int, int, str]] = {
 _WEIGHT_MIN, _WEIGHT_MAX = 0.001, 1_000
 _LABELS_MAX, _LABEL_BYTES_MAX = 16, 64
 # The first and the last number of each; 0 where the daemon has a default for it.
-_ENUMS: Mapping[str, tuple[int, int]] = {"priority": (0, 4), "outcome": (1, 3), "result": (1, 3)}
+_ENUMS: Mapping[str, tuple[int, int]] = {
+    "priority": (0, 4),
+    "outcome": (1, 3),
+    "result": (1, 3),
+    "work_result": (0, 2),
+}
 _PAGE_SIZE_MAX = 1_000
 
 

@@ -105,5 +105,6 @@ CREATE TABLE forecasts (
 CREATE TABLE capacities (
     pool TEXT NOT NULL PRIMARY KEY,
     capacity_milli INTEGER NOT NULL,
-    at INTEGER NOT NULL
+    at INTEGER NOT NULL,
+    decreased_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
