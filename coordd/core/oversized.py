@@ -26,7 +26,7 @@ class Oversized:
         """See `Order.add`."""
         self._by_units.setdefault(units, SortedList()).add(rank)
 
-    def remove(self, rank: Rank, units: int) -> None:
+    def remove(self, rank: Rank, units: int, now: int) -> None:
         """See `Order.remove`."""
         ranks = self._by_units[units]
         ranks.remove(rank)

@@ -14,8 +14,8 @@ def test_those_in_reach_are_looked_at_by_rank_whatever_they_want() -> None:
     assert waiting.heads(0) == []
     in_reach.update({5, 7})
     assert waiting.heads(0) == [rank(1), rank(2), rank(3)]
-    waiting.remove(rank(2), 5)
-    waiting.remove(rank(1), 7)
+    waiting.remove(rank(2), 5, 0)
+    waiting.remove(rank(1), 7, 0)
     assert waiting.heads(0) == [rank(3)]
 
 
