@@ -12,10 +12,10 @@ CONFIG ?= $(wildcard examples/coordd.toml)
 # What protos/ must stay compatible with. An intended break is listed in buf.yaml under breaking.ignore.
 PROTO_BASE ?= HEAD~1
 
-.PHONY: help setup run test demo simulate bench gen gen-check lint format types imports proto-lint ci pins clean
+.PHONY: help setup run test demo demo-upstream simulate bench gen gen-check lint format types imports proto-lint ci pins clean
 
 help: ## list the tasks
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 # One environment for running and for developing: it takes well under a minute, and a second one would have to
 # be kept in step. A deployment installs requirements/daemon.txt instead.
@@ -45,6 +45,9 @@ demo: setup ## replay real tweets through a fleet of workers, with crashes; prin
 simulate: $(VENV)/.stamp ## try limits on real tweets, in virtual time: 12 workers, and twice the budget to post
 	$(BIN)/coordd simulate --config examples/glitchbot.toml --trace examples/support_tweets.csv \
 	  --workers 12 --scale post_tweet=2
+
+demo-upstream: setup ## learn from upstreams that are stricter than configured; prints JSON
+	$(BIN)/python -m examples.strict_upstream
 
 bench: setup ## measure; prints JSON
 	$(BIN)/python -m bench

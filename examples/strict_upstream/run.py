@@ -227,7 +227,9 @@ def show(findings: list[Finding]) -> None:
             each.scenario, f"{each.used:.4f}", *map(str, counts), str(each.refused_after_closing_max),
             "\n".join(each.learned) or "-",
         )  # fmt: skip
-    Console(highlight=False).print(table)
+    # As wide as it wants where nobody looks at a terminal.
+    console = Console(highlight=False)
+    (console if console.is_terminal else Console(highlight=False, width=160)).print(table)
     print(json.dumps([asdict(each) for each in findings]), flush=True)
 
 
