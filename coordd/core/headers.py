@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 import http_sf
@@ -26,18 +27,45 @@ T = TypeVar("T")
 _POLICY: Final = "ratelimit-policy"
 _RATE_LIMIT: Final = "ratelimit"
 _RETRY_AFTER: Final = "retry-after"
-# Triples of fields: prefix -> the window they speak of, 0 where they don't say.
-_TRIPLES: Final = {
-    "ratelimit": 0,
-    "x-ratelimit": 0,
-    "x-rate-limit": 0,
-    "x-app-limit-24hour": DAY,
-    "x-user-limit-24hour": DAY,
-}
+
+
+class _Triple(Struct, frozen=True, gc=False):
+    """Three fields that belong together, by name, and what some send besides.
+
+    `window_ns`: the window they speak of, 0 where they don't say. `is_delta`: `reset` is in no doubt.
+    """
+
+    limit: str
+    remaining: str
+    reset: str
+    reset_after: str
+    window_ns: int = 0
+    is_delta: bool = False
+
+
+def _triple(prefix: str, **more: Any) -> _Triple:
+    return _Triple(
+        f"{prefix}-limit", f"{prefix}-remaining", f"{prefix}-reset", f"{prefix}-reset-after", **more
+    )
+
+
+_TRIPLES: Final = (
+    _triple("ratelimit", is_delta=True),
+    _triple("x-ratelimit"),
+    _triple("x-rate-limit"),
+    _triple("x-app-limit-24hour", window_ns=DAY),
+    _triple("x-user-limit-24hour", window_ns=DAY),
+)
 _KNOWN: Final = frozenset(
     [_POLICY, _RATE_LIMIT, _RETRY_AFTER]
-    + [f"{prefix}-{part}" for prefix in _TRIPLES for part in ("limit", "remaining", "reset", "reset-after")]
+    + [
+        name
+        for triple in _TRIPLES
+        for name in (triple.limit, triple.remaining, triple.reset, triple.reset_after)
+    ]
 )
+# One or two for each upstream, and a bound for one that sends a new one each time.
+_POLICIES_KEPT: Final = 256
 _WHOLE: Final = re.compile(r"[0-9]{1,15}")
 _DECIMAL: Final = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,9})[0-9]*)?")
 # A number from here on is no length of time: 1e8 s are three years, and since 1970 they were over in 1973.
@@ -138,15 +166,17 @@ class _Reading:
     def _triples(self, policies: Iterable[_Policy]) -> list[Told]:
         """Return what the fields in threes tell: of the first dialect without windows, and of all with."""
         found: list[Told] = []
-        for prefix, window_ns in _TRIPLES.items():
-            if window_ns or not found:
-                found += self._triple(prefix, window_ns, policies)
+        for triple in _TRIPLES:
+            if triple.window_ns or not found:
+                found += self._of_triple(triple, policies)
         return found
 
-    def _triple(self, prefix: str, window_ns: int, policies: Iterable[_Policy]) -> list[Told]:
-        quotas = self._read(f"{prefix}-limit", _quotas) or ()
-        remaining = self._read(f"{prefix}-remaining", _whole)
-        reset_ns = self._reset_ns(prefix)
+    def _of_triple(self, triple: _Triple, policies: Iterable[_Policy]) -> list[Told]:
+        if not self._fields.keys() & (triple.limit, triple.remaining, triple.reset):
+            return []
+        quotas = self._read(triple.limit, _quotas) or ()
+        remaining = self._read(triple.remaining, _whole)
+        reset_ns = self._reset_ns(triple)
         if not quotas and remaining is None:
             return []
         limit = quotas[0].quota if quotas else NOT_TOLD
@@ -154,15 +184,15 @@ class _Reading:
             limit=limit,
             remaining=NOT_TOLD if remaining is None else remaining,
             reset_ns=NOT_TOLD if reset_ns is None else reset_ns,
-            window_ns=window_ns or _window_of(limit, (*quotas, *policies)),
+            window_ns=triple.window_ns or _window_of(limit, (*quotas, *policies)),
         )
         others = [Told(limit=q.quota, window_ns=q.window_ns) for q in quotas[1:] if q.window_ns]
         return [first, *(other for other in others if other.window_ns != first.window_ns)]
 
-    def _reset_ns(self, prefix: str) -> int | None:
-        after_ns = self._read(f"{prefix}-reset-after", _decimal_ns)
-        form = DELTA if prefix == _RATE_LIMIT else self._reset_form
-        reset_ns = self._read(f"{prefix}-reset", lambda text: _reset_ns(text, self._now, form))
+    def _reset_ns(self, triple: _Triple) -> int | None:
+        after_ns = self._read(triple.reset_after, _decimal_ns)
+        form = DELTA if triple.is_delta else self._reset_form
+        reset_ns = self._read(triple.reset, lambda text: _reset_ns(text, self._now, form))
         return reset_ns if after_ns is None else after_ns
 
 
@@ -170,10 +200,14 @@ def _structured(text: str, top_level: str) -> Any:
     return http_sf.parse(text.encode("ascii"), tltype=top_level)
 
 
-def _policies(text: str) -> list[_Policy]:
-    """Read `"burst";q=100;w=60`, and of draft 6 `100;w=60`. Policies that count no requests are left out."""
+@lru_cache(maxsize=_POLICIES_KEPT)
+def _policies(text: str) -> tuple[_Policy, ...]:
+    """Read `"burst";q=100;w=60`, and of draft 6 `100;w=60`. Policies that count no requests are left out.
+
+    Upstreams send the same with each response, so it is read once.
+    """
     policies = [_policy(*member) for member in _structured(text, "list")]
-    return [policy for policy in policies if policy is not None]
+    return tuple(policy for policy in policies if policy is not None)
 
 
 def _policy(value: object, parameters: Mapping[str, object]) -> _Policy | None:
@@ -232,12 +266,13 @@ def _partition(parameters: Mapping[str, object]) -> bytes:
     return partition if isinstance(partition, bytes) else str(partition).encode()
 
 
-def _quotas(text: str) -> list[_Policy]:
+@lru_cache(maxsize=_POLICIES_KEPT)
+def _quotas(text: str) -> tuple[_Policy, ...]:
     """Read `100`, or `100, 100;w=60, 1000;w=3600`: the quota that holds now, then policies."""
-    return [
+    return tuple(
         _Policy("", b"", _quota(value), _count(parameters.get("w", 0)) * SECOND)
         for value, parameters in _structured(text, "list")
-    ]
+    )
 
 
 def _window_of(limit: int, policies: Iterable[_Policy]) -> int:
