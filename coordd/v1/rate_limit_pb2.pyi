@@ -361,7 +361,9 @@ class RecordUsageRequest(_message.Message):
     result: Global___UsageResult.ValueType
     """Required. What became of it."""
     status_code: _builtins.int
-    """Optional. The HTTP status upstream answered with, 100..599. 0: none. 429 counts as a violation in the status."""
+    """Optional. The HTTP status upstream answered with, 100..599. 0: none. 429 counts as a violation in the status, and closes the
+    endpoint's gate, as do 503 and 403 that say when to come back.
+    """
     @_builtins.property
     def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Header]:
         """Optional. The response's header fields as they came, at most 100; shown to watchers of events. What they say of limits,
