@@ -123,7 +123,7 @@ class Waits:
             if command.__class__ in self._observers:
                 self._observers[command.__class__].arrived(command, now)
             return Granted(grant=self._grant(command, now))
-        if not command.wait_ns or not blocked.key or self._conflicts.is_denied(command, blocked.key):
+        if not command.wait_ns or not self._may_wait(command, blocked):
             return self._refusal(blocked, rank, now)
         shed = self._shed(command, rank, blocked, now) if self._is_shedding else None
         return shed or self._begin(command, rank, blocked, now)
@@ -324,7 +324,7 @@ class Waits:
         if not command.wait_ns:
             return self._refusal(self._blocked(waiter, now), waiter.rank, now)
         if blocked is not None and waiter.away_until:
-            if not blocked.key:
+            if not self._may_wait(waiter.command, blocked):
                 self._remove(waiter, now)
                 return blocked.refused(0)
             self._come_back(waiter)
@@ -355,6 +355,10 @@ class Waits:
         self._ledger.deadlines.schedule(waiter, _due_at(waiter))
         return Queued(id=waiter.id)
 
+    def _may_wait(self, command: WaitableCommand, blocked: Blocked) -> bool:
+        """Whether to wait for what blocks is of use, and is wanted. Who waits may meet a holder, too."""
+        return bool(blocked.key) and not self._conflicts.is_denied(command, blocked.key)
+
     def _escalate(self, waiter: Waiter, now: int) -> None:
         """Ask somebody about a waiter that is in a queue."""
         is_open = self._escalations.open(waiter, self._subject(waiter), now)
@@ -382,7 +386,7 @@ class Waits:
             self._wake_at(key, self._queues.changes_at(key, now))
             return False
         self._exit(waiter, now)
-        if blocked is not None and blocked.key:
+        if blocked is not None and self._may_wait(waiter.command, blocked):
             self._enter(waiter, blocked, now)
             return isinstance(waiter.command, AcquireBundle) or self._is_back(waiter, key)
         self._forget(waiter)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from core_desk import Desk, rules_of
+from msgspec.structs import replace
 
 from coordd.core import escalations
 from coordd.core.commands import (
@@ -148,6 +149,42 @@ def test_a_full_window_is_no_conflict(desk: Desk) -> None:
         locks=(RequestLock(item="a", kind="like", worker="w3"),),
     )
     desk.wait(bundle)
+
+
+def test_who_would_not_wait_for_a_holder_is_refused_when_it_meets_one_later(desk: Desk) -> None:
+    desk.permit("one")
+    bundle = AcquireBundle(
+        worker="w3",
+        wait_ns=HOUR,
+        on_conflict=DENY,
+        request_id="r1",
+        permits=(TakePermit(endpoint="one", worker="w3"),),
+        locks=(RequestLock(item="a", kind="like", worker="w3"),),
+    )
+    met, away = desk.wait(bundle), desk.wait(replace(bundle, request_id="r2"))
+    desk.leave(away)
+    desk.lock("a")
+    assert desk.refusal(met) is None
+    desk.advance(200 * SECOND)
+    refusal = desk.refusal(met)
+    assert refusal is not None
+    assert (refusal.reason, refusal.subject, refusal.holder) == (Reason.HELD, "a", "w1")
+
+
+def test_who_comes_back_and_meets_a_holder_then_is_refused_where_it_would_not_wait(desk: Desk) -> None:
+    desk.permit("one")
+    bundle = AcquireBundle(
+        worker="w3",
+        wait_ns=HOUR,
+        on_conflict=DENY,
+        request_id="r1",
+        permits=(TakePermit(endpoint="one", worker="w3"),),
+        locks=(RequestLock(item="a", kind="like", worker="w3"),),
+    )
+    desk.leave(desk.wait(bundle))
+    desk.lock("a")
+    assert desk.do(bundle).reason == Reason.HELD
+    assert desk.machine.counts().waiters == 0
 
 
 @pytest.mark.parametrize("said", [0, DENY])
