@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from bench import core, memory, startup, wire
+from bench import core, memory, simulation, startup, wire
 from bench.figures import Figure, machine
 
 
@@ -27,6 +27,7 @@ class Sizes(Struct, kw_only=True, frozen=True):
     locks_in_memory: int
     waiters_in_memory: int
     records: int
+    fleets: tuple[int, ...]
 
 
 FULL: Final = Sizes(
@@ -39,6 +40,7 @@ FULL: Final = Sizes(
     locks_in_memory=500_000,
     waiters_in_memory=100_000,
     records=1_000_000,
+    fleets=(6, 12),
 )
 # Does everything once, to show that it works; its figures mean nothing.
 QUICK: Final = Sizes(
@@ -51,6 +53,7 @@ QUICK: Final = Sizes(
     locks_in_memory=10_000,
     waiters_in_memory=10_000,
     records=5_000,
+    fleets=(1,),
 )
 
 Measure = Callable[[Sizes, Path], Mapping[str, Figure]]
@@ -62,6 +65,7 @@ _MEASURES: Final[dict[str, Measure]] = {
     "memory": lambda sizes, _: memory.bytes_each(sizes.locks_in_memory, sizes.waiters_in_memory, sizes.runs),
     "the disk": lambda sizes, folder: wire.disk_sync(folder, sizes.runs),
     "durable pairs over gRPC": lambda sizes, folder: wire.durable_pairs(folder, sizes.wire_s, sizes.runs),
+    "simulation": lambda sizes, _: simulation.simulate_tweets(sizes.fleets, sizes.runs),
     "start-up": lambda sizes, folder: startup.start_up(folder, sizes.records, sizes.runs),
 }
 

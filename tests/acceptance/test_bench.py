@@ -19,6 +19,7 @@ TARGETS = {
     "bytes_per_lock_of_10000": ("at_most", 1_024),
     "bytes_per_waiter_of_10000_in_one_queue": ("at_most", 1_536),
     "bytes_per_waiter_of_10000_in_many_queues": ("at_most", 1_536),
+    "simulate_tweets_with_1_workers_s": ("at_most", 5),
     "start_with_5000_records_s": ("at_most", 10),
 }
 UNTARGETED = {
