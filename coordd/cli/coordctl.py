@@ -13,6 +13,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import click
 from click.shell_completion import get_completion_class
 
+from coordd.cli.escalation_commands import escalations, resolve
 from coordd.cli.forecast_commands import forecasts
 from coordd.cli.invocation import Command, RootGroup
 from coordd.cli.limit_commands import capacity, limits, pools, reservations
@@ -67,7 +68,7 @@ def completion(shell: str) -> None:
 
 for _command in (
     status, locks, show, lock, release, reservations, pools, limits, capacity, forecasts, sessions,
-    stats, watch, force_release, drain, completion,
+    escalations, resolve, stats, watch, force_release, drain, completion,
 ):  # fmt: skip
     coordctl.add_command(_command)
 

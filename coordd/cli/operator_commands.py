@@ -57,7 +57,8 @@ def _counts(daemon: admin_pb2.GetStatusResponse) -> Text:
         f"live     {counted(daemon.locks, 'lock')}, {counted(daemon.reservations, 'reservation')}, "
         f"{counted(daemon.permits, 'permit')}, {counted(daemon.bookings, 'booking')}\n"
         f"workers  {counted(daemon.sessions, 'session')}\n"
-        f"waiting  {counted(daemon.waiters, 'waiter')}, {daemon.waiters_away:,} of them away\n"
+        f"waiting  {counted(daemon.waiters, 'waiter')}, {daemon.waiters_away:,} of them away; "
+        f"{counted(daemon.escalations, 'escalation')} to decide\n"
         f"done     {counted(daemon.commands, 'command')} in {counted(daemon.commits, 'commit')}{mean}; "
         f"last id {daemon.last_id}"
     )

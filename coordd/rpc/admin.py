@@ -11,13 +11,14 @@ from coordd.core import commands, limits, outcomes
 from coordd.core.records import Decision
 from coordd.rpc import events, fields, messages
 from coordd.rpc.backend import Backend
-from coordd.rpc.escalations import Board
+from coordd.rpc.escalations import Board, open_escalations
 from coordd.v1 import admin_pb2 as pb
 from coordd.v1 import admin_pb2_grpc
 
 _POOLS: Final = "pools"
 _LIMITS: Final = "limits"
 _SESSIONS: Final = "sessions"
+_ESCALATIONS: Final = "escalations"
 
 _logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -162,6 +163,20 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
                     told.missed, missed = missed, 0
                     yield told
 
+    async def ListEscalations(
+        self, request: pb.ListEscalationsRequest, context: Any
+    ) -> pb.ListEscalationsResponse:
+        """See the proto."""
+        size = fields.page_size(request.page_size)
+        after = fields.after_id(_ESCALATIONS, request.page_token)
+        default, found = await self._engine.read(open_escalations)
+        left = [escalation for escalation in found if escalation.id > after]
+        page, now = left[:size], self._engine.now()
+        return pb.ListEscalationsResponse(
+            escalations=[messages.escalation(each, now, default, is_open=True) for each in page],
+            next_page_token=fields.page_token(_ESCALATIONS, page[-1].id) if len(left) > size else "",
+        )
+
     async def WatchEscalations(
         self, request: pb.WatchEscalationsRequest, context: Any
     ) -> AsyncGenerator[pb.WatchEscalationsResponse, None]:
@@ -191,7 +206,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             decided_by=command.decided_by,
             reason=command.reason,
         )
-        default = await self._engine.read(lambda machine, _: machine.rules.escalation_default)
+        default, _ = await self._engine.read(open_escalations)
         return pb.ResolveEscalationResponse(
             escalation=messages.escalation(resolved, self._engine.now(), default, is_open=False)
         )

@@ -35,7 +35,7 @@ class Board:
                     yield told
 
     async def _catch_up(self) -> list[pb.Escalation]:
-        default, escalations = await self._engine.read(_open)
+        default, escalations = await self._engine.read(open_escalations)
         self._default = default
         before, self._told = self._told, {escalation.id: escalation for escalation in escalations}
         closed = [
@@ -61,5 +61,6 @@ class Board:
         return messages.escalation(escalation, self._engine.now(), self._default, is_open=is_open)
 
 
-def _open(machine: Machine, _: int) -> tuple[int, list[Escalation]]:
+def open_escalations(machine: Machine, _: int) -> tuple[int, list[Escalation]]:
+    """Return what holds where nobody decides, and all that are open, oldest first."""
     return machine.rules.escalation_default, machine.escalations()

@@ -75,6 +75,11 @@ class AdminServiceStub:
                 request_serializer=coordd_dot_v1_dot_admin__pb2.WatchEventsRequest.SerializeToString,
                 response_deserializer=coordd_dot_v1_dot_admin__pb2.WatchEventsResponse.FromString,
                 _registered_method=True)
+        self.ListEscalations = channel.unary_unary(
+                '/coordd.v1.AdminService/ListEscalations',
+                request_serializer=coordd_dot_v1_dot_admin__pb2.ListEscalationsRequest.SerializeToString,
+                response_deserializer=coordd_dot_v1_dot_admin__pb2.ListEscalationsResponse.FromString,
+                _registered_method=True)
         self.WatchEscalations = channel.unary_stream(
                 '/coordd.v1.AdminService/WatchEscalations',
                 request_serializer=coordd_dot_v1_dot_admin__pb2.WatchEscalationsRequest.SerializeToString,
@@ -155,6 +160,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEscalations(self, request, context):
+        """Pages through the open escalations, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchEscalations(self, request, context):
         """Streams the open escalations, oldest first, and from then on each one that is opened or closed, until cancelled.
         """
@@ -219,6 +231,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.WatchEvents,
                     request_deserializer=coordd_dot_v1_dot_admin__pb2.WatchEventsRequest.FromString,
                     response_serializer=coordd_dot_v1_dot_admin__pb2.WatchEventsResponse.SerializeToString,
+            ),
+            'ListEscalations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEscalations,
+                    request_deserializer=coordd_dot_v1_dot_admin__pb2.ListEscalationsRequest.FromString,
+                    response_serializer=coordd_dot_v1_dot_admin__pb2.ListEscalationsResponse.SerializeToString,
             ),
             'WatchEscalations': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchEscalations,
@@ -453,6 +470,33 @@ class AdminService:
             '/coordd.v1.AdminService/WatchEvents',
             coordd_dot_v1_dot_admin__pb2.WatchEventsRequest.SerializeToString,
             coordd_dot_v1_dot_admin__pb2.WatchEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEscalations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coordd.v1.AdminService/ListEscalations',
+            coordd_dot_v1_dot_admin__pb2.ListEscalationsRequest.SerializeToString,
+            coordd_dot_v1_dot_admin__pb2.ListEscalationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,8 @@ class AdminServiceStub:
     """
     WatchEvents: _grpc.UnaryStreamMultiCallable[_admin_pb2.WatchEventsRequest, _admin_pb2.WatchEventsResponse]
     """Streams what happens from now on, until cancelled. A reader that falls behind is told how many events it missed."""
+    ListEscalations: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListEscalationsRequest, _admin_pb2.ListEscalationsResponse]
+    """Pages through the open escalations, oldest first."""
     WatchEscalations: _grpc.UnaryStreamMultiCallable[_admin_pb2.WatchEscalationsRequest, _admin_pb2.WatchEscalationsResponse]
     """Streams the open escalations, oldest first, and from then on each one that is opened or closed, until cancelled."""
     ResolveEscalation: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ResolveEscalationRequest, _admin_pb2.ResolveEscalationResponse]
@@ -91,6 +93,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
     WatchEvents: _aio.UnaryStreamMultiCallable[_admin_pb2.WatchEventsRequest, _admin_pb2.WatchEventsResponse]  # type: ignore[assignment]
     """Streams what happens from now on, until cancelled. A reader that falls behind is told how many events it missed."""
+    ListEscalations: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListEscalationsRequest, _admin_pb2.ListEscalationsResponse]  # type: ignore[assignment]
+    """Pages through the open escalations, oldest first."""
     WatchEscalations: _aio.UnaryStreamMultiCallable[_admin_pb2.WatchEscalationsRequest, _admin_pb2.WatchEscalationsResponse]  # type: ignore[assignment]
     """Streams the open escalations, oldest first, and from then on each one that is opened or closed, until cancelled."""
     ResolveEscalation: _aio.UnaryUnaryMultiCallable[_admin_pb2.ResolveEscalationRequest, _admin_pb2.ResolveEscalationResponse]  # type: ignore[assignment]
@@ -172,6 +176,14 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_admin_pb2.WatchEventsResponse], _abc.AsyncIterator[_admin_pb2.WatchEventsResponse]]:
         """Streams what happens from now on, until cancelled. A reader that falls behind is told how many events it missed."""
+
+    @_abc_1.abstractmethod
+    def ListEscalations(
+        self,
+        request: _admin_pb2.ListEscalationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListEscalationsResponse, _abc.Awaitable[_admin_pb2.ListEscalationsResponse]]:
+        """Pages through the open escalations, oldest first."""
 
     @_abc_1.abstractmethod
     def WatchEscalations(

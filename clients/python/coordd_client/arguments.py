@@ -4,13 +4,14 @@ Rules: of a value this judges only its type and whether a message can carry it; 
 are good is the daemon's to say.
 """
 
+import enum
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, SupportsFloat, TypeVar
 
 from coordd_client.errors import InvalidRequest
-from coordd_client.values import Priority
+from coordd_client.values import OnConflict, Priority
 
 _COUNT_MAX = 2**32 - 1  # uint32 on the wire
 _ID_MAX = 2**64 - 1  # uint64
@@ -98,6 +99,20 @@ def priority(value: Priority) -> Any:
     """Returns a class's number; generated code has a type of its own for it. Raises: TypeError."""
     if not isinstance(value, Priority):
         raise _wrong_type("priority is a Priority, such as Priority.MEDIUM", value)
+    return value.value
+
+
+def on_conflict(value: OnConflict | None) -> Any:
+    """Returns the number of what becomes of a conflict, 0 for None. Raises: TypeError, ValueError."""
+    return 0 if value is None else choice("on_conflict", OnConflict, value)
+
+
+def choice(name: str, kind: type[enum.IntEnum], value: enum.IntEnum) -> Any:
+    """Returns the number of one of the values of `kind` that can be said. Raises: TypeError, ValueError."""
+    if not isinstance(value, kind):
+        raise _wrong_type(f"{name} is a {kind.__name__}", value)
+    if not value:
+        raise ValueError(f"{name} is required")
     return value.value
 
 

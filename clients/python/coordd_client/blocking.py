@@ -13,18 +13,25 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import grpc
 
-from coordd_client import arguments, bundles, locks, reservations
+from coordd_client import arguments, bundles, escalations, locks, reservations
 from coordd_client import permits as permit_calls
 from coordd_client.binding import named_after
 from coordd_client.claims import Claim
 from coordd_client.client import DEFAULT_ADDRESS
-from coordd_client.errors import CoorddError, Unavailable, raise_for
-from coordd_client.holdings import BundleHolding, Holding, LockHolding, PermitHolding, ReservationHolding
+from coordd_client.errors import CoorddError, DeadlineExceeded, Unavailable, raise_for
+from coordd_client.holdings import (
+    BundleHolding,
+    Holding,
+    LockHolding,
+    OnPreempted,
+    PermitHolding,
+    ReservationHolding,
+)
 from coordd_client.messages import Call, Method, Page, Terms, Wait, codecs, stream_ended
 from coordd_client.retries import Backoff, Config
 from coordd_client.session import WAIT_S_MIN, OnQueued, Stamped, is_answer, still_held, warn_of
 from coordd_client.transport import CHANNEL_OPTIONS
-from coordd_client.values import Bundle, Lock, Permit, Priority, Queued, Reservation
+from coordd_client.values import Bundle, Escalation, Lock, OnConflict, Permit, Priority, Queued, Reservation
 
 __all__ = ["Client", "HeldBundle", "HeldLock", "HeldPermit", "HeldReservation"]
 
@@ -76,6 +83,16 @@ class _Session:
                 _pause(backoff, error, end_s)
             left_s = max(end_s - time.monotonic(), WAIT_S_MIN)
 
+    def listen(self, method: Method[Any, Any], timeout_s: float) -> Iterator[Any]:
+        stream = self._channel.unary_stream(method.path, **codecs(method))
+        messages = stream(method.request(), timeout=timeout_s)
+        try:
+            yield from messages
+        except grpc.RpcError as error:
+            raise_for(error)
+        finally:
+            messages.cancel()
+
     def _try(self, method: Method[Any, Any], request: Any, timeout_s: float) -> Any:
         try:
             return self._channel.unary_unary(method.path, **codecs(method))(request, timeout=timeout_s)
@@ -119,12 +136,18 @@ def _pause(backoff: Backoff, error: CoorddError, end_s: float) -> None:
 
 class _Block(Holding[T]):
     def __init__(
-        self, session: _Session, terms: Terms[T], wait_s: float | None, on_queued: OnQueued | None
+        self,
+        session: _Session,
+        terms: Terms[T],
+        wait_s: float | None,
+        on_queued: OnQueued | None,
+        on_preempted: OnPreempted | None = None,
     ) -> None:
         super().__init__(terms, time.monotonic)
         self._session = session
         self._wait_s = arguments.optional_seconds("wait", wait_s)
         self._on_queued = arguments.callback("on_queued", "each Queued", on_queued)
+        self._on_preempted = arguments.callback("on_preempted", "the seconds left", on_preempted)
 
     def __enter__(self) -> Self:
         self.require_unused()
@@ -148,7 +171,9 @@ class _Block(Holding[T]):
     def _renew(self) -> None:
         if self._terms.renew is not None:
             renewed = self._session.call(self._terms.renew(self.grant))
-            self.extend(renewed.value, renewed.as_of_s)
+            self.extend(renewed.value.left_s, renewed.as_of_s)
+            if renewed.value.is_preempted:
+                self.preempt(self.left_s)
 
 
 class HeldLock(_Block[Lock], LockHolding):
@@ -238,11 +263,15 @@ class Client:
         ttl: float | None = None,
         priority: Priority = Priority.MEDIUM,
         quality: float | None = None,
+        on_conflict: OnConflict | None = None,
         on_queued: OnQueued | None = None,
+        on_preempted: OnPreempted | None = None,
     ) -> HeldLock:
         """Returns a block that holds the lock on `item`. See coordd_client.Client.lock."""
-        terms = locks.terms(self.worker, item, kind=kind, ttl=ttl, priority=priority, quality=quality)
-        return HeldLock(self._session, terms, wait, on_queued)
+        terms = locks.terms(
+            self.worker, item, kind=kind, ttl=ttl, priority=priority, quality=quality, on_conflict=on_conflict
+        )
+        return HeldLock(self._session, terms, wait, on_queued, on_preempted)
 
     def reservation(
         self,
@@ -253,11 +282,15 @@ class Client:
         wait: float | None = None,
         ttl: float | None = None,
         priority: Priority = Priority.MEDIUM,
+        on_conflict: OnConflict | None = None,
         on_queued: OnQueued | None = None,
+        on_preempted: OnPreempted | None = None,
     ) -> HeldReservation:
         """Returns a block that holds a resource or units. See coordd_client.Client.reservation."""
-        terms = reservations.terms(self.worker, type, resource_id, units=units, ttl=ttl, priority=priority)
-        return HeldReservation(self._session, terms, wait, on_queued)
+        terms = reservations.terms(
+            self.worker, type, resource_id, units=units, ttl=ttl, priority=priority, on_conflict=on_conflict
+        )
+        return HeldReservation(self._session, terms, wait, on_queued, on_preempted)
 
     def permit(
         self,
@@ -281,11 +314,15 @@ class Client:
         wait: float | None = None,
         priority: Priority = Priority.MEDIUM,
         quality: float | None = None,
+        on_conflict: OnConflict | None = None,
         on_queued: OnQueued | None = None,
+        on_preempted: OnPreempted | None = None,
     ) -> HeldBundle:
         """Returns a block that holds all of `claims` or nothing. See coordd_client.Client.bundle."""
-        terms = bundles.terms(self.worker, claims, priority=priority, quality=quality)
-        return HeldBundle(self._session, terms, wait, on_queued)
+        terms = bundles.terms(
+            self.worker, claims, priority=priority, quality=quality, on_conflict=on_conflict
+        )
+        return HeldBundle(self._session, terms, wait, on_queued, on_preempted)
 
     get_lock = _method(locks.get_lock)
     has_recent_engagement = _method(locks.has_recent_engagement)
@@ -297,6 +334,23 @@ class Client:
     cancel_schedule = _worker_method(permit_calls.cancel_schedule)
     worker_allocation = _worker_method(permit_calls.worker_allocation)
     system_status = _method(permit_calls.system_status)
+    resolve_escalation = _worker_method(escalations.resolve_escalation)
+
+    def watch_escalations(self) -> Iterator[Escalation]:
+        """Yields the open escalations, then each that changes. See coordd_client.Client.watch_escalations."""
+        backoff = Backoff(self._session.config)
+        while True:
+            try:
+                for message in self._session.listen(escalations.WATCH, escalations.WATCH_S):
+                    backoff.reset()
+                    yield escalations.read_escalation(message.escalation)
+            except DeadlineExceeded:
+                continue
+            except Unavailable as error:
+                pause_s = backoff.pause_s(error)
+                if pause_s is None:
+                    raise
+                time.sleep(pause_s)
 
     def locks(self, *, worker: str = "", page_size: int = 100) -> Iterator[Lock]:
         """Yields the live locks, oldest token first, of one worker (empty: of all)."""

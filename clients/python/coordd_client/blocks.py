@@ -8,7 +8,14 @@ from typing import Self, TypeVar
 
 from coordd_client import arguments
 from coordd_client.errors import CoorddError
-from coordd_client.holdings import BundleHolding, Holding, LockHolding, PermitHolding, ReservationHolding
+from coordd_client.holdings import (
+    BundleHolding,
+    Holding,
+    LockHolding,
+    OnPreempted,
+    PermitHolding,
+    ReservationHolding,
+)
 from coordd_client.leases import Keeper
 from coordd_client.messages import Terms
 from coordd_client.session import OnQueued, Session
@@ -21,12 +28,18 @@ class _Block(Holding[T]):
     _keeper: Keeper[T] | None = None
 
     def __init__(
-        self, session: Session, terms: Terms[T], wait_s: float | None, on_queued: OnQueued | None
+        self,
+        session: Session,
+        terms: Terms[T],
+        wait_s: float | None,
+        on_queued: OnQueued | None,
+        on_preempted: OnPreempted | None = None,
     ) -> None:
         super().__init__(terms, session.clock.now)
         self._session = session
         self._wait_s = arguments.optional_seconds("wait", wait_s)
         self._on_queued = arguments.callback("on_queued", "each Queued", on_queued)
+        self._on_preempted = arguments.callback("on_preempted", "the seconds left", on_preempted)
 
     async def __aenter__(self) -> Self:
         self.require_unused()

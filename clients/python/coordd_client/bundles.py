@@ -13,6 +13,7 @@ from coordd_client.locks import read_lock
 from coordd_client.messages import (
     Call,
     Method,
+    Renewal,
     Terms,
     Wait,
     granted_or_refused,
@@ -23,7 +24,7 @@ from coordd_client.messages import (
 )
 from coordd_client.permits import read_permit
 from coordd_client.reservations import read_reservation
-from coordd_client.values import Bundle, Outcome, Permit, Priority, UsageResult
+from coordd_client.values import Bundle, OnConflict, Outcome, Permit, Priority, UsageResult
 
 _SERVICE = "/coordd.v1.BundleService/"
 
@@ -34,7 +35,12 @@ RELEASE = Method(_SERVICE + "ReleaseBundle", pb.ReleaseBundleRequest, pb.Release
 
 
 def terms(
-    worker: str, claims: Sequence[Claim], *, priority: Priority, quality: float | None
+    worker: str,
+    claims: Sequence[Claim],
+    *,
+    priority: Priority,
+    quality: float | None,
+    on_conflict: OnConflict | None,
 ) -> Terms[Bundle]:
     """Returns how to get, keep and forgo a bundle. Raises: TypeError, InvalidRequest."""
     for claim in claims:
@@ -50,17 +56,26 @@ def terms(
     }
     return Terms(
         once=Call(ACQUIRE, pb.AcquireBundleRequest(**asked), granted_or_refused(read_bundle)),
-        wait=Wait(AWAIT, pb.AwaitBundleRequest(**asked), read_bundle),
+        wait=Wait(
+            AWAIT, pb.AwaitBundleRequest(**asked, on_conflict=arguments.on_conflict(on_conflict)), read_bundle
+        ),
         forgo=forgo,
         renew=renew,
         left_s=left_s,
     )
 
 
-def renew(bundle: Bundle) -> Call[float]:
-    """Extends every lease of a bundle from now; returns the new time left in seconds, of the shortest."""
+def renew(bundle: Bundle) -> Call[Renewal]:
+    """Extends every lease of a bundle from now; the time left is the shortest."""
     request = pb.RenewBundleRequest(bundle_id=bundle.bundle_id, worker=bundle.worker)
-    return Call(RENEW, request, lambda reply: left_s(read_bundle(reply.bundle)))
+    return Call(
+        RENEW, request, lambda reply: Renewal(left_s(read_bundle(reply.bundle)), _is_preempted(reply))
+    )
+
+
+def _is_preempted(reply: pb.RenewBundleResponse) -> bool:
+    leases: list[Any] = [*reply.bundle.locks, *reply.bundle.reservations]
+    return any(lease.preempted for lease in leases)
 
 
 def left_s(bundle: Bundle) -> float:

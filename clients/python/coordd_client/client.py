@@ -4,22 +4,25 @@ Three times are kept apart: how long to wait for a grant (`wait`), how long to h
 (`ttl`), and how long a call may take (`Config`). All are seconds.
 """
 
+import contextlib
 import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from coordd_client import arguments, bundles, locks, reservations, sessions
+from coordd_client import arguments, bundles, escalations, locks, reservations, sessions
 from coordd_client import permits as permit_calls
 from coordd_client.binding import named_after
 from coordd_client.blocks import HeldBundle, HeldLock, HeldPermit, HeldReservation
 from coordd_client.claims import Claim
+from coordd_client.errors import DeadlineExceeded, Unavailable
 from coordd_client.held_session import HeldSession, OnRevoked
+from coordd_client.holdings import OnPreempted
 from coordd_client.messages import Call, Page
-from coordd_client.retries import Config
+from coordd_client.retries import Backoff, Config
 from coordd_client.session import OnQueued, Session
 from coordd_client.transport import Clock, GrpcTransport, MonotonicClock, Transport
-from coordd_client.values import Lock, Priority, Reservation
+from coordd_client.values import Escalation, Lock, OnConflict, Priority, Reservation
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -106,7 +109,9 @@ class Client:
         ttl: float | None = None,
         priority: Priority = Priority.MEDIUM,
         quality: float | None = None,
+        on_conflict: OnConflict | None = None,
         on_queued: OnQueued | None = None,
+        on_preempted: OnPreempted | None = None,
     ) -> HeldLock:
         """Returns a block that holds the lock on `item`; it renews itself until the block ends.
 
@@ -121,14 +126,19 @@ class Client:
             ttl: seconds to hold it unless renewed. None: the kind's default.
             priority: who goes first where several wait.
             quality: of what the worker would do, 0..1.
+            on_conflict: where it waits and somebody holds it. None: as configured.
             on_queued: called with each change of the wait's place.
+            on_preempted: called once, with the seconds left, when a coordination worker has decided to take
+                it away; `is_preempted` says so from then on. Without a session it is heard of at a renewal.
 
         Raises:
             Refused: when the block is entered; WaitTimeout or Superseded where it waits.
             CoorddError: QueueFull, InvalidRequest, Unavailable, DeadlineExceeded.
         """
-        terms = locks.terms(self.worker, item, kind=kind, ttl=ttl, priority=priority, quality=quality)
-        return HeldLock(self._session, terms, wait, on_queued)
+        terms = locks.terms(
+            self.worker, item, kind=kind, ttl=ttl, priority=priority, quality=quality, on_conflict=on_conflict
+        )
+        return HeldLock(self._session, terms, wait, on_queued, on_preempted)
 
     def reservation(
         self,
@@ -139,7 +149,9 @@ class Client:
         wait: float | None = None,
         ttl: float | None = None,
         priority: Priority = Priority.MEDIUM,
+        on_conflict: OnConflict | None = None,
         on_queued: OnQueued | None = None,
+        on_preempted: OnPreempted | None = None,
     ) -> HeldReservation:
         """Returns a block that holds a resource, or units of its type's pool; it renews itself until its end.
 
@@ -153,14 +165,19 @@ class Client:
             wait: seconds to wait for it. None or 0: ask once.
             ttl: seconds to hold it unless renewed. None: the type's default.
             priority: who goes first where several wait.
+            on_conflict: where it waits and somebody holds it. None: as configured.
             on_queued: called with each change of the wait's place.
+            on_preempted: called once, with the seconds left, when a coordination worker has decided to take
+                it away; `is_preempted` says so from then on. Without a session it is heard of at a renewal.
 
         Raises:
             Refused: when the block is entered; WaitTimeout or Superseded where it waits.
             CoorddError: OutOfRange, QueueFull, InvalidRequest, Unavailable, DeadlineExceeded.
         """
-        terms = reservations.terms(self.worker, type, resource_id, units=units, ttl=ttl, priority=priority)
-        return HeldReservation(self._session, terms, wait, on_queued)
+        terms = reservations.terms(
+            self.worker, type, resource_id, units=units, ttl=ttl, priority=priority, on_conflict=on_conflict
+        )
+        return HeldReservation(self._session, terms, wait, on_queued, on_preempted)
 
     def permit(
         self,
@@ -202,7 +219,9 @@ class Client:
         wait: float | None = None,
         priority: Priority = Priority.MEDIUM,
         quality: float | None = None,
+        on_conflict: OnConflict | None = None,
         on_queued: OnQueued | None = None,
+        on_preempted: OnPreempted | None = None,
     ) -> HeldBundle:
         """Returns a block that holds all of `claims` or nothing; it renews itself until the block ends.
 
@@ -216,15 +235,20 @@ class Client:
             wait: seconds to wait for it. None or 0: ask once.
             priority: who goes first where several wait.
             quality: of what the worker would do, 0..1.
+            on_conflict: where it waits and somebody holds it. None: as configured.
             on_queued: called with each change of the wait's place.
+            on_preempted: called once, with the seconds left, when a coordination worker has decided to take
+                it away; `is_preempted` says so from then on. Without a session it is heard of at a renewal.
 
         Raises:
             Refused: when the block is entered, naming what blocks first; WaitTimeout or Superseded where it
                 waits.
             CoorddError: OutOfRange, QueueFull, InvalidRequest, Unavailable, DeadlineExceeded.
         """
-        terms = bundles.terms(self.worker, claims, priority=priority, quality=quality)
-        return HeldBundle(self._session, terms, wait, on_queued)
+        terms = bundles.terms(
+            self.worker, claims, priority=priority, quality=quality, on_conflict=on_conflict
+        )
+        return HeldBundle(self._session, terms, wait, on_queued, on_preempted)
 
     def session(
         self,
@@ -278,6 +302,29 @@ class Client:
     cancel_schedule = _worker_method(permit_calls.cancel_schedule)
     worker_allocation = _worker_method(permit_calls.worker_allocation)
     system_status = _method(permit_calls.system_status)
+    resolve_escalation = _worker_method(escalations.resolve_escalation)
+
+    async def watch_escalations(self) -> AsyncIterator[Escalation]:
+        """Yields the open escalations, oldest first, then each that is opened or closed; it does not end.
+
+        For a coordination worker: see `resolve_escalation`. After a lost connection those that are open are
+        told again, so that none is missed. Raises: CoorddError if the daemon refuses, or stays away.
+        """
+        backoff = Backoff(self._session.config)
+        while True:
+            stream = self._session.listen(escalations.WATCH, escalations.WATCH.request(), escalations.WATCH_S)
+            try:
+                async with contextlib.aclosing(stream):
+                    async for message in stream:
+                        backoff.reset()
+                        yield escalations.read_escalation(message.escalation)
+            except DeadlineExceeded:
+                continue
+            except Unavailable as error:
+                pause_s = backoff.pause_s(error)
+                if pause_s is None:
+                    raise
+                await self._session.clock.sleep(pause_s)
 
     def locks(self, *, worker: str = "", page_size: int = 100) -> AsyncIterator[Lock]:
         """Yields the live locks, oldest token first, of one worker (empty: of all)."""

@@ -9,6 +9,8 @@
     ├── RequestEnded            the request id's grant is already over
     ├── RequestIdReused         the request id belongs to another request
     ├── BookingLapsed           the booking was not claimed in time, or was cancelled
+    ├── EscalationClosed        somebody else, or the default, has decided it, or the wait is over
+    ├── NotPreemptible          there is no one holder that it could be taken from
     ├── SessionTaken            another process has this worker's name, and a session
     ├── NotFound                no such id, pool or endpoint
     ├── InvalidRequest          malformed or unknown argument (also a ValueError)
@@ -36,10 +38,12 @@ __all__ = [
     "BookingLapsed",
     "CoorddError",
     "DeadlineExceeded",
+    "EscalationClosed",
     "InvalidRequest",
     "LeaseLost",
     "NotFound",
     "NotHolder",
+    "NotPreemptible",
     "OutOfRange",
     "QueueFull",
     "Refused",
@@ -121,6 +125,14 @@ class BookingLapsed(CoorddError):
     """The booking was not claimed in time, or was cancelled."""
 
 
+class EscalationClosed(CoorddError):
+    """The escalation is decided already, or its wait is over."""
+
+
+class NotPreemptible(CoorddError):
+    """There is no one holder that it could be taken from."""
+
+
 class SessionTaken(CoorddError):
     """Another process of this worker's name is connected, or has taken the session over."""
 
@@ -160,6 +172,8 @@ class Unavailable(CoorddError):
 _BY_REASON: Mapping[str, type[CoorddError]] = {
     "LEASE_LOST": LeaseLost,
     "NOT_HOLDER": NotHolder,
+    "ESCALATION_CLOSED": EscalationClosed,
+    "NOT_PREEMPTIBLE": NotPreemptible,
     "REQUEST_ENDED": RequestEnded,
     "REQUEST_ID_REUSED": RequestIdReused,
     "BOOKING_LAPSED": BookingLapsed,

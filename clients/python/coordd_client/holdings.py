@@ -16,6 +16,9 @@ from coordd_client.values import Bundle, Lock, Outcome, Permit, Reservation, Usa
 
 T = TypeVar("T")
 
+# Called once, with the seconds left, when the daemon says that it takes away what a block holds.
+OnPreempted = Callable[[float], None]
+
 _HTTP_ERROR_MIN = 400
 
 
@@ -30,6 +33,7 @@ class Holding(Generic[T]):
         # When it is taken, whatever it is renewed to.
         self._taken_s = math.inf
         self._has_ended = False
+        self._on_preempted: OnPreempted | None = None
 
     def __repr__(self) -> str:
         parts = (*self._asked(self._terms.once.request), *self._state())
@@ -76,9 +80,12 @@ class Holding(Generic[T]):
         self.extend(max(left_s, self._ends_s - as_of_s), as_of_s)
 
     def preempt(self, within_s: float) -> None:
-        """Ends, in `within_s` seconds, whatever it is renewed to."""
-        self._taken_s = self._now() + within_s
+        """Ends, in `within_s` seconds, whatever it is renewed to; tells the block, once."""
+        was_preempted = self.is_preempted
+        self._taken_s = min(self._taken_s, self._now() + within_s)
         self._ends_s = min(self._ends_s, self._taken_s)
+        if self._on_preempted is not None and not was_preempted:
+            self._on_preempted(self.left_s)
 
     def end(self) -> None:
         """Ends with the block, whatever becomes of giving it back: nothing may be done under it any more."""

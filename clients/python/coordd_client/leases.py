@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from coordd_client.errors import CoorddError, InvalidRequest, LeaseLost, NotFound, NotHolder
 from coordd_client.holdings import Holding
-from coordd_client.messages import Call
+from coordd_client.messages import Call, Renewal
 from coordd_client.retries import Backoff
 from coordd_client.session import Session
 
@@ -39,7 +39,7 @@ class Keeper(Generic[T]):
 
     lost: LeaseLost | None = None
 
-    def __init__(self, session: Session, holding: Holding[T], renew: Callable[[T], Call[float]]) -> None:
+    def __init__(self, session: Session, holding: Holding[T], renew: Callable[[T], Call[Renewal]]) -> None:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a lease can only be held within a task")
@@ -100,10 +100,14 @@ class Keeper(Generic[T]):
         if within_s <= 0:
             self.lose("the daemon has taken the lease away")
             return
-        self._holding.preempt(within_s)
         self._keeping.cancel()
+        self._preempt(within_s)
+
+    def _preempt(self, within_s: float) -> None:
+        """It is taken in so many seconds: renewing it is no use, and the block has until then."""
         self._watching.cancel()
         self._watching = asyncio.create_task(self._watch())
+        self._holding.preempt(within_s)
 
     def lose(self, message: str) -> None:
         """The lease is over: cancels the block's task for it, once."""
@@ -138,6 +142,8 @@ class Keeper(Generic[T]):
                 # Whatever it was, there is time left to try again, and nothing to lose by it.
                 pause_s = backoff.pause_s(error) or self.lease_s * _RETRY_PART
             else:
+                if self._holding.is_preempted:
+                    return None
                 backoff.reset()
                 pause_s = self._until_renewal_s()
 
@@ -145,9 +151,11 @@ class Keeper(Generic[T]):
         session = self._session
         sent_s = session.clock.now()
         timeout_s = min(session.config.call_timeout_s, self.lease_s * _RENEW_PART)
-        left_s = await session.call_once(self._renew(self._holding.grant), timeout_s)
-        self.lease_s = left_s
-        self._holding.extend(left_s, sent_s)
+        renewal = await session.call_once(self._renew(self._holding.grant), timeout_s)
+        self.lease_s = renewal.left_s
+        self._holding.extend(renewal.left_s, sent_s)
+        if renewal.is_preempted:
+            self._preempt(self._holding.left_s)
 
     def _margin_s(self) -> float:
         return min(self._session.config.lease_margin_s, self.lease_s * _MARGIN_PART)

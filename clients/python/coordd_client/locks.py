@@ -9,6 +9,7 @@ from coordd_client.messages import (
     Call,
     Method,
     Page,
+    Renewal,
     Terms,
     Wait,
     granted_or_refused,
@@ -25,6 +26,7 @@ from coordd_client.values import (
     ItemStatus,
     KindStats,
     Lock,
+    OnConflict,
     Outcome,
     Priority,
 )
@@ -46,7 +48,14 @@ GET_STATS = Method(
 
 
 def terms(
-    worker: str, item: str, *, kind: str, ttl: float | None, priority: Priority, quality: float | None
+    worker: str,
+    item: str,
+    *,
+    kind: str,
+    ttl: float | None,
+    priority: Priority,
+    quality: float | None,
+    on_conflict: OnConflict | None,
 ) -> Terms[Lock]:
     """Returns how to get, keep and forgo a lock."""
     asked: dict[str, Any] = {
@@ -60,17 +69,19 @@ def terms(
     }
     return Terms(
         once=Call(REQUEST, pb.RequestLockRequest(**asked), granted_or_refused(read_lock)),
-        wait=Wait(AWAIT, pb.AwaitLockRequest(**asked), read_lock),
+        wait=Wait(
+            AWAIT, pb.AwaitLockRequest(**asked, on_conflict=arguments.on_conflict(on_conflict)), read_lock
+        ),
         forgo=lambda lock: release(lock, Outcome.FAILURE),
         renew=renew,
         left_s=lambda lock: lock.expires_in_s,
     )
 
 
-def renew(lock: Lock) -> Call[float]:
-    """Extends a held lock from now by the TTL of its grant; returns the new time left in seconds."""
+def renew(lock: Lock) -> Call[Renewal]:
+    """Extends a held lock from now by the TTL of its grant."""
     request = pb.RenewLockRequest(item=lock.item, worker=lock.worker, fencing_token=lock.fencing_token)
-    return Call(RENEW, request, lambda reply: seconds(reply.lock.expires_in))
+    return Call(RENEW, request, lambda reply: Renewal(seconds(reply.lock.expires_in), reply.lock.preempted))
 
 
 def release(lock: Lock, outcome: Outcome) -> Call[Engagement]:

@@ -71,6 +71,14 @@ class Wait(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class Renewal:
+    """How long something is held from its renewal. `is_preempted`: and no longer, whatever is asked."""
+
+    left_s: float
+    is_preempted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Terms(Generic[T]):
     """What a block needs to know of what it holds.
 
@@ -78,14 +86,14 @@ class Terms(Generic[T]):
         once: asks without waiting.
         wait: asks and waits; None where that is not possible.
         forgo: gives back what was granted but never used.
-        renew: extends it; the result is the new time left in seconds. None: it is not kept alive.
+        renew: extends it. None: it is not kept alive.
         left_s: the time left of a grant in seconds when it was sent.
     """
 
     once: Call[T]
     wait: Wait[T] | None
     forgo: Callable[[T], Call[object]]
-    renew: Callable[[T], Call[float]] | None
+    renew: Callable[[T], Call[Renewal]] | None
     left_s: Callable[[T], float]
 
 

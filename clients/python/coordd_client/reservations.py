@@ -8,6 +8,7 @@ from coordd_client.messages import (
     Call,
     Method,
     Page,
+    Renewal,
     Terms,
     Wait,
     granted_or_refused,
@@ -18,7 +19,7 @@ from coordd_client.messages import (
     refusal,
     seconds,
 )
-from coordd_client.values import Availability, Priority, Reservation
+from coordd_client.values import Availability, OnConflict, Priority, Reservation
 
 _SERVICE = "/coordd.v1.ReservationService/"
 
@@ -32,7 +33,14 @@ RESERVE_QUOTA = Method(_SERVICE + "ReserveApiQuota", pb.ReserveApiQuotaRequest, 
 
 
 def terms(
-    worker: str, type_: str, resource_id: str | None, *, units: int, ttl: float | None, priority: Priority
+    worker: str,
+    type_: str,
+    resource_id: str | None,
+    *,
+    units: int,
+    ttl: float | None,
+    priority: Priority,
+    on_conflict: OnConflict | None,
 ) -> Terms[Reservation]:
     """Returns how to get, keep and forgo a reservation."""
     asked: dict[str, Any] = {
@@ -46,17 +54,25 @@ def terms(
     }
     return Terms(
         once=Call(RESERVE, pb.ReserveResourceRequest(**asked), granted_or_refused(read_reservation)),
-        wait=Wait(AWAIT, pb.AwaitReservationRequest(**asked), read_reservation),
+        wait=Wait(
+            AWAIT,
+            pb.AwaitReservationRequest(**asked, on_conflict=arguments.on_conflict(on_conflict)),
+            read_reservation,
+        ),
         forgo=release,
         renew=renew,
         left_s=lambda reservation: reservation.expires_in_s,
     )
 
 
-def renew(reservation: Reservation) -> Call[float]:
-    """Extends a reservation from now by the TTL of its grant; returns the new time left in seconds."""
+def renew(reservation: Reservation) -> Call[Renewal]:
+    """Extends a reservation from now by the TTL of its grant."""
     request = pb.RenewReservationRequest(reservation_id=reservation.reservation_id, worker=reservation.worker)
-    return Call(RENEW, request, lambda reply: seconds(reply.reservation.expires_in))
+    return Call(
+        RENEW,
+        request,
+        lambda reply: Renewal(seconds(reply.reservation.expires_in), reply.reservation.preempted),
+    )
 
 
 def release(

@@ -124,6 +124,10 @@ class Session:
         """Makes one try at a stream both ways."""
         return self._transport.converse(method, requests)
 
+    def listen(self, method: Method[Any, Any], request: Any, timeout_s: float) -> AsyncGenerator[Any, None]:
+        """Makes one try at a stream of news."""
+        return self._transport.stream(method, request, timeout_s)
+
     async def call(self, call: Call[T]) -> T:
         """Makes a call within `call_timeout_s`, retries included."""
         return (await self._send(call, self.config.call_timeout_s)).value

@@ -87,6 +87,25 @@ class RefusalReason(_WireEnum):
     SESSION_CLOSED = 15
 
 
+class OnConflict(_WireEnum):
+    """What becomes of a request that conflicts with a holder; UNSPECIFIED: as configured."""
+
+    UNSPECIFIED = 0
+    WAIT = 1
+    DENY = 2
+    ESCALATE = 3
+
+
+class Decision(_WireEnum):
+    """What a coordination worker decides; UNSPECIFIED: nothing yet."""
+
+    UNSPECIFIED = 0
+    GRANT = 1
+    DENY = 2
+    PREEMPT = 3
+    WAIT = 4
+
+
 class RevocationReason(_WireEnum):
     """Why a lease is lost: a conflict was decided against it, an operator took it, or it ran out."""
 
@@ -438,3 +457,43 @@ class CapacityChanged:
 
 
 SessionEvent = Revoked | LeasesExpiring | GateChanged | CapacityChanged
+
+
+# ---- escalations
+
+
+@dataclass(frozen=True, slots=True)
+class Escalation:
+    """A conflict that a coordination worker is asked to decide.
+
+    Attributes:
+        escalation_id: names it.
+        subject: what is contended: the item, `type/resource_id` or pool.
+        worker: who waits.
+        priority: the waiter's class.
+        waited_s: how long it had waited when this was opened.
+        holder: who holds it, where there is one holder; else empty.
+        holder_id: the token or id of what the holder has; 0: there is no one holder.
+        opened_at: when it was opened.
+        decide_by: when the default holds if nobody decides.
+        decide_within_s: time left for it.
+        default_decision: what holds if nobody decides.
+        decision: what was decided; UNSPECIFIED while it is open, and where the wait ended before.
+        decided_by: who decided, `default` where nobody did; else empty.
+        is_open: whether it can still be decided.
+    """
+
+    escalation_id: int
+    subject: str
+    worker: str
+    priority: Priority
+    waited_s: float
+    holder: str
+    holder_id: int
+    opened_at: datetime
+    decide_by: datetime
+    decide_within_s: float
+    default_decision: Decision
+    decision: Decision
+    decided_by: str
+    is_open: bool

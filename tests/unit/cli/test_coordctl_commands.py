@@ -94,7 +94,7 @@ def test_status_is_one_readable_screen(faring: ScriptedDaemon, run: Run) -> None
         f"coordd 0.1.0 at {where}: endpoints CRITICAL, granting, up 1h2m5s, clock 2026-11-23T16:00:48Z",
         "live     12 locks, 0 reservations, 0 permits, 0 bookings",
         "workers  5 sessions",
-        "waiting  7 waiters, 2 of them away",
+        "waiting  7 waiters, 2 of them away; 0 escalations to decide",
         "done     0 commands in 1,234 commits, 1.2ms each; last id 0",
         "",
         "ENDPOINT       HEALTH    USED  WINDOWS      WORKERS  QUEUED  GATE        LEARNED         429S",
@@ -119,7 +119,7 @@ def test_status_counts_one_in_the_singular(faring: ScriptedDaemon, run: Run) -> 
     assert lines(run("status").stdout)[1:5] == [
         "live     1 lock, 0 reservations, 0 permits, 1 booking",
         "workers  1 session",
-        "waiting  1 waiter, 0 of them away",
+        "waiting  1 waiter, 0 of them away; 0 escalations to decide",
         "done     0 commands in 1 commit; last id 0",
     ]
 
@@ -723,3 +723,66 @@ def test_sessions(daemon: ScriptedDaemon, run: Run) -> None:
 def test_no_sessions(daemon: ScriptedDaemon, run: Run) -> None:
     daemon.answers("ListSessions", admin_pb2.ListSessionsResponse())
     assert "no sessions" in run("sessions").output
+
+
+# ------------------------------------------------------------------------------------------- escalations
+
+
+def an_escalation(**fields: Any) -> admin_pb2.Escalation:
+    return admin_pb2.Escalation(
+        **{
+            "escalation_id": 9, "subject": "tweet:1", "worker": "w8", "priority": common_pb2.PRIORITY_HIGH,
+            "waited": Duration(seconds=65), "holder": "w7", "holder_id": 42, "opened_at": AT,
+            "decide_within": Duration(seconds=55), "default_decision": admin_pb2.DECISION_WAIT,
+            "is_open": True,
+        } | fields
+    )  # fmt: skip
+
+
+def test_escalations(daemon: ScriptedDaemon, run: Run) -> None:
+    pool = an_escalation(escalation_id=10, subject="conns", holder="", holder_id=0)
+    daemon.answers("ListEscalations", admin_pb2.ListEscalationsResponse(escalations=[an_escalation(), pool]))
+    assert lines(run("escalations").stdout) == [
+        "ID  ABOUT    WAITS  CLASS  WAITED  HOLDER  TOKEN  DECIDE WITHIN  ELSE",
+        " 9  tweet:1  w8     HIGH     1m5s  w7         42            55s  wait",
+        "10  conns    w8     HIGH     1m5s  -           -            55s  wait",
+    ]
+    assert json.loads(run("--json", "escalations").stdout)[1]["escalation_id"] == "10"
+
+
+def test_no_escalations(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers("ListEscalations", admin_pb2.ListEscalationsResponse())
+    assert run("escalations").stderr == "no escalations\n"
+
+
+def test_escalations_are_watched_a_line_a_change(daemon: ScriptedDaemon, run: Run) -> None:
+    changes = [
+        an_escalation(),
+        an_escalation(is_open=False, decision=admin_pb2.DECISION_PREEMPT, decided_by="bo\nss"),
+        an_escalation(is_open=False, holder=""),
+    ]
+    daemon.answers(
+        "WatchEscalations", [admin_pb2.WatchEscalationsResponse(escalation=change) for change in changes]
+    )
+    result = run("escalations", "--watch")
+    assert lines(result.stdout) == [
+        "OPENED  2026-11-23T16:00:48Z  #9 tweet:1: w8 waits, held by w7 #42; decide within 55s, else wait",
+        "CLOSED  #9 tweet:1: w8 waits, held by w7 #42; preempt by bo\\nss",
+        "CLOSED  #9 tweet:1: w8 waits; the wait is over",
+    ]
+    assert result.exit_code == 3
+
+
+def test_resolve(daemon: ScriptedDaemon, run: Run) -> None:
+    daemon.answers("ResolveEscalation", admin_pb2.ResolveEscalationResponse(escalation=an_escalation()))
+    result = run("resolve", "9", "preempt", "--by", "me", "--reason", "stuck")
+    assert result.stdout == "decided preempt: w8 on tweet:1, after it had waited 1m5s\n"
+    assert daemon.requests == [
+        admin_pb2.ResolveEscalationRequest(
+            escalation_id=9, decision=admin_pb2.DECISION_PREEMPT, decided_by="me", reason="stuck"
+        )
+    ]
+
+
+def test_resolve_needs_to_know_who_decides(run: Run) -> None:
+    assert run("resolve", "9", "grant").exit_code == 2
