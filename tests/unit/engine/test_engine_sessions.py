@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from engine_rig import GatedStore, MemoryStore, VirtualTime, granted, lock, running, turns
+from msgspec.structs import replace
 
 from coordd.core import sessions
 from coordd.core.commands import ForceRelease, OpenSession
@@ -12,14 +13,19 @@ from coordd.core.errors import AlreadyExists, CommandError, FailedPrecondition, 
 from coordd.core.limits import SECOND
 from coordd.core.outcomes import (
     CapacityChanged,
+    Expired,
+    Forced,
     GateChanged,
+    Granted,
     LeasesExpiring,
+    Preempted,
     SessionClosed,
+    SessionExpired,
     SessionKept,
     SessionOpened,
 )
-from coordd.core.records import Gate
-from coordd.engine import Draining, Engine, RevocationReason, Revoked, SessionStream, StoreFailed
+from coordd.core.records import Booking, Bundle, Gate, Reservation, Session
+from coordd.engine import Draining, Engine, Event, RevocationReason, Revoked, SessionStream, StoreFailed
 from coordd.engine.session_stream import ANSWERS_PER_STREAM_MAX, WORDS_PER_STREAM_MAX
 from coordd.store.protocol import CommitFailed
 
@@ -215,3 +221,46 @@ def test_what_ends_of_others_is_not_told(time: VirtualTime) -> None:
             return await rest(stream)
 
     assert [type(word) for word in time.run(main())] == [SessionOpened]
+
+
+async def test_each_event_goes_to_whom_it_concerns(engine: Engine) -> None:
+    held = (await granted(engine, lock())).grant
+    theirs = (await granted(engine, lock("tweet:2", worker="w9"))).grant
+    used = Reservation(
+        id=9, type="quota", resource_id="", pool="p", units=1, worker="w1", granted_at=0, expires_at=1,
+        ttl_ns=1, is_refilling=True,
+    )  # fmt: skip
+    booking = Booking(
+        id=8, endpoint="post", worker="w1", count=1, booked_at=0, execute_at=1, claim_until=2, use_by=3
+    )
+    other = Session(
+        worker="w1", id=1, worker_class="", weight_milli=0, labels="{}", opened_at=0, expires_at=1, ttl_ns=1
+    )
+    gate = GateChanged(gate=Gate(endpoint="post"))
+    capacity = CapacityChanged(pool="p", before=2, after=1)
+    warning = LeasesExpiring(worker="w1", ids=(), first_end=0, session_end=9)
+    async with engine.connect(OPEN) as stream:
+        for outcome in (
+            *(Expired(grant=held), Expired(grant=theirs), Expired(grant=used), Expired(grant=booking)),
+            *(Preempted(grant=held, at=7), Preempted(grant=theirs, at=7)),
+            *(Forced(grant=booking), Forced(grant=bundle_of(held, used))),
+            *(warning, LeasesExpiring(worker="w9", ids=(), first_end=0, session_end=9)),
+            # Of an earlier session, and of somebody who is not connected.
+            *(SessionExpired(session=other), SessionExpired(session=replace(other, worker="w9"))),
+            *(gate, capacity, Granted(grant=held)),
+        ):
+            engine.sessions.tell(Event(at=5, command=None, outcome=outcome))
+        stream.finish()
+        told = (await rest(stream))[1:]
+    revocations = [(word.grant, word.reason, word.at) for word in told[:4] if isinstance(word, Revoked)]
+    assert revocations == [
+        (held, RevocationReason.EXPIRED, 5),
+        (held, RevocationReason.PREEMPTED, 7),
+        (held, RevocationReason.FORCED, 5),
+        (used, RevocationReason.FORCED, 5),
+    ]
+    assert told[4:] == [warning, gate, capacity]
+
+
+def bundle_of(*held: Any) -> Bundle:
+    return Bundle(id=3, worker="w1", granted_at=0, members="[]", claims="[]", held=held)
