@@ -201,7 +201,7 @@ class Sessions(RuleBasedStateMachine):
             worker: len(self.of(worker)) for worker in self.lives
         }
 
-    @invariant()
+    @rule()
     def recovered_equals_live(self) -> None:
         """The rows are what is there, and a new machine makes the same of them, but for its graces."""
         self.commit()
