@@ -124,12 +124,16 @@ class BundleReleased(Struct, frozen=True, kw_only=True):
 
 
 class SessionOpened(Struct, frozen=True, kw_only=True):
-    """The worker is there. `gates`: those that are not open."""
+    """The worker is there.
+
+    `preempted`: what it keeps that is being taken from it; `gates`: those that are not open.
+    """
 
     session: Session
     is_resumed: bool
     kept: "SessionKept"
     weight_milli: int
+    preempted: tuple[Lock | Reservation, ...] = ()
     gates: tuple[Gate, ...] = ()
 
 

@@ -89,6 +89,8 @@ class Sessions:
             is_resumed=is_resumed,
             kept=self._keep(session, now),
             weight_milli=self.weight_milli(session),
+            # Told before, perhaps, and perhaps on a stream that broke just then.
+            preempted=tuple(lease for lease in session.leases.values() if lease.preempt_at),
         )
 
     def keep(self, command: KeepSession, now: int) -> SessionKept:

@@ -284,7 +284,7 @@ class Engine:
         try:
             self.sessions.check(command, is_taking_over=is_taking_over)
             opened = cast("SessionOpened", self._decide(command))
-            self.sessions.add(stream, opened.session.id)
+            self.sessions.add(stream, opened)
             return opened
         finally:
             await self._durable_for(stream)

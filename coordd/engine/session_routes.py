@@ -18,6 +18,7 @@ from coordd.core.outcomes import (
     LeasesExpiring,
     Preempted,
     SessionExpired,
+    SessionOpened,
 )
 from coordd.core.records import Bundle, Lock, Reservation
 from coordd.engine.session_stream import RevocationReason, Revoked, SessionStream
@@ -51,13 +52,15 @@ class SessionRoutes:
             message = f"{command.worker!r} is connected already; take_over ends that stream."
             raise AlreadyExists("SESSION_TAKEN", message, worker=command.worker)
 
-    def add(self, stream: SessionStream, id: int) -> None:
+    def add(self, stream: SessionStream, opened: SessionOpened) -> None:
         """Let a stream be told what concerns its worker, in the stead of an earlier one."""
         earlier = self._streams.get(stream.worker)
         if earlier is not None:
             earlier.supersede()
-        stream.id = id
+        stream.id = opened.session.id
         self._streams[stream.worker] = stream
+        for lease in opened.preempted:
+            stream.put(Revoked(grant=lease, reason=RevocationReason.PREEMPTED, at=lease.preempt_at))
 
     def remove(self, stream: SessionStream) -> None:
         """Let a stream be told no more."""

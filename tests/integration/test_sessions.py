@@ -18,9 +18,9 @@ from coordd.core.outcomes import CapacityChanged, GateChanged, LeasesExpiring, P
 from coordd.core.records import Gate
 from coordd.engine import Event
 from coordd.server import Daemon
-from coordd.v1 import admin_pb2, engagement_pb2, rate_limit_pb2
+from coordd.v1 import admin_pb2, common_pb2, engagement_pb2, rate_limit_pb2
 from coordd.v1 import session_pb2 as pb
-from coordd_client import Client, LeaseLost, Outcome, Revoked, lock, reservation
+from coordd_client import Client, LeaseLost, Outcome, RevocationReason, Revoked, lock, reservation
 
 KEEPALIVE = pb.ConnectRequest(keepalive=pb.Keepalive())
 GOODBYE = pb.ConnectRequest(goodbye=pb.Goodbye())
@@ -463,6 +463,50 @@ async def _hold_until_forced(world: RealWorld, client: Client) -> None:
         await world.force_release(lock.fencing_token)
         async with asyncio.timeout(DEADLINE_S):
             await asyncio.Event().wait()
+
+
+async def test_a_preempted_block_has_its_grace_and_loses_to_the_waiter(world: RealWorld) -> None:
+    told: list[Revoked] = []
+    holder = world.client("w1")
+    async with holder.session(on_revoked=told.append):
+        with pytest.raises(LeaseLost):
+            await _hold_until_preempted(world, holder, told)
+    assert {event.reason for event in told} == {RevocationReason.PREEMPTED}
+
+
+async def _hold_until_preempted(world: RealWorld, holder: Client, told: list[Revoked]) -> None:
+    admin = world.api.admin
+    escalations = admin.WatchEscalations(admin_pb2.WatchEscalationsRequest(), timeout=DEADLINE_S)
+    async with holder.lock("i", kind="analysis", ttl=1) as held:
+        on_conflict = common_pb2.ON_CONFLICT_ESCALATE
+        wait = world.api.await_lock("w2", on_conflict=on_conflict)
+        escalation = (await escalations.read()).escalation
+        assert escalation.holder_id == held.fencing_token
+        await admin.ResolveEscalation(
+            admin_pb2.ResolveEscalationRequest(
+                escalation_id=escalation.escalation_id, decision=admin_pb2.DECISION_PREEMPT, decided_by="me"
+            )
+        )
+
+        async def is_told() -> bool:
+            return bool(told)
+
+        await world.until(is_told)
+        assert held.is_preempted
+        assert 0 < told[0].within_s <= 5
+        try:
+            # Kept until then by the session, though it is shorter than the grace, and no further.
+            await _granted(wait)
+        finally:
+            wait.cancel()
+            assert held.left_s < 1
+
+
+async def _granted(wait: Any) -> Any:
+    async for event in rest(wait):
+        if event.HasField("granted"):
+            return event.granted
+    raise AssertionError("the wait ended without a grant")
 
 
 async def test_a_bundle_is_kept_and_hears_that_it_is_taken(world: RealWorld) -> None:

@@ -123,6 +123,7 @@ def test_a_preempted_lease_is_not_kept_beyond_its_end(desk: Desk) -> None:
     lock, units = desk.lock(), desk.reserve()
     lock.preempt_at = units.preempt_at = lock.expires_at = units.expires_at = desk.now + 5 * SECOND
     desk.advance(SECOND)
+    assert open_session(desk, session_id=opened.session.id).preempted == (lock, units)
     assert keep(desk, opened).first_end == desk.now + 4 * SECOND
     assert lock.expires_at == units.expires_at == desk.now + 4 * SECOND
 

@@ -24,7 +24,7 @@ from coordd.core.outcomes import (
     SessionKept,
     SessionOpened,
 )
-from coordd.core.records import Booking, Bundle, Gate, Reservation, Session
+from coordd.core.records import Booking, Bundle, Gate, Lock, Reservation, Session
 from coordd.engine import Draining, Engine, Event, RevocationReason, Revoked, SessionStream, StoreFailed
 from coordd.engine.session_stream import ANSWERS_PER_STREAM_MAX, WORDS_PER_STREAM_MAX
 from coordd.store.protocol import CommitFailed
@@ -107,6 +107,17 @@ async def test_the_session_named_moves_to_the_new_stream(engine: Engine) -> None
             assert end.reason == "SESSION_SUPERSEDED"
         # The first one's end is not the second's.
         assert len(engine.sessions) == 0
+
+
+async def test_what_is_being_taken_is_told_to_whoever_resumes(engine: Engine) -> None:
+    async with engine.connect(OPEN) as stream:
+        held = (await granted(engine, lock())).grant
+        assert isinstance(held, Lock)
+    held.preempt_at = held.expires_at
+    async with engine.connect(OpenSession(worker="w1", session_id=stream.id)) as stream:
+        opened, revocation = [await anext(stream) for _ in range(2)]
+    assert isinstance(opened, SessionOpened)
+    assert revocation == Revoked(grant=held, reason=RevocationReason.PREEMPTED, at=held.preempt_at)
 
 
 async def test_taking_over_ends_the_earlier_session(engine: Engine) -> None:
