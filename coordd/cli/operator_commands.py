@@ -92,6 +92,10 @@ _EVENT_STYLES = {
     admin_pb2.EVENT_TYPE_REFUSED: "yellow",
     admin_pb2.EVENT_TYPE_FORCED: "red",
     admin_pb2.EVENT_TYPE_UPDATED: "red",
+    admin_pb2.EVENT_TYPE_ALERT: "bold red",
+    admin_pb2.EVENT_TYPE_LEARNED: "yellow",
+    admin_pb2.EVENT_TYPE_CLOSED: "red",
+    admin_pb2.EVENT_TYPE_OPENED: "green",
 }
 
 

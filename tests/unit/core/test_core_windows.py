@@ -146,3 +146,32 @@ def test_resets_when_all_that_is_charged_or_booked_has_left(windows: Windows) ->
     assert short.resets_at(T0) == T0 + 110 * SECOND + WIDTH
     windows.book(booking(1, T0 + 50 * SECOND))
     assert short.resets_at(T0) == T0 + 180 * SECOND + WIDTH
+
+
+def test_what_others_use_counts_until_its_instant(windows: Windows) -> None:
+    (window, _) = windows.of
+    windows.take("w1", 1, T0)
+    window.hold(2, T0 + 50 * SECOND, T0)
+    assert not windows.is_room(1, T0)
+    assert windows.earliest(1, T0, USE_WITHIN, T0) == Full(T0 + 50 * SECOND, 100 * SECOND)
+    assert (window.room(USE_WITHIN, T0), window.leaves_at()) == (0, T0 + 50 * SECOND)
+    # What is told anew takes its place.
+    window.hold(1, T0 + 200 * SECOND, T0)
+    assert window.used == 2
+    assert window.resets_at(T0) == T0 + 200 * SECOND
+    assert window.leaves_at() == T0 + 110 * SECOND + WIDTH
+    windows.roll(T0 + 200 * SECOND - 1)
+    assert window.used == 1
+    assert window.leaves_at() == T0 + 200 * SECOND
+    windows.roll(T0 + 200 * SECOND)
+    assert (window.used, window.foreign, window.leaves_at()) == (0, 0, 0)
+
+
+def test_what_has_left_is_known_for_about_a_length(windows: Windows) -> None:
+    (window, _) = windows.of
+    for second in range(3):
+        window.charge("w1", 1, T0 + second * SECOND)
+    windows.roll(T0 + 102 * SECOND)
+    assert window.left_since(T0) == 2
+    assert window.left_since(T0 + 100 * SECOND + WIDTH) == 1
+    assert window.left_since(T0 + 101 * SECOND + WIDTH) == 0
