@@ -81,14 +81,14 @@ def simulate_and_show(options: Options) -> bool:
     if options.is_what_if:
         tasks.append(_task(options, CHANGED, changes=options.changes, factors=dict(options.factors)))
     _tell_order(tasks[0].trace)
-    figures = _run(tasks)
+    figures, is_complete = _run(tasks)
     if options.png is not None:
         _draw(options.png, figures)
     if options.as_json:
         click.echo(msgspec.json.encode(_as_json(figures)))
     else:
         show(figures)
-    return all(not each.totals.unended for each in figures.values()) and len(figures) == len(tasks)
+    return is_complete
 
 
 def _as_json(figures: Mapping[str, Figures]) -> dict[str, object]:
@@ -124,8 +124,11 @@ def _tell_order(trace: Trace) -> None:
         )
 
 
-def _run(tasks: list[_Task]) -> dict[str, Figures]:
-    """Run the tasks, each with a bar if stderr is a terminal; an interrupted one is the last."""
+def _run(tasks: list[_Task]) -> tuple[dict[str, Figures], bool]:
+    """Run the tasks, each with a bar if stderr is a terminal; an interrupted one is the last.
+
+    Return their figures, and whether none was interrupted.
+    """
     figures: dict[str, Figures] = {}
     shown = None
     with _progress() as progress:
@@ -141,8 +144,8 @@ def _run(tasks: list[_Task]) -> dict[str, Figures]:
             took = f"{counted(ended, 'attempt')} simulated in {perf_counter() - began_s:.1f} s"
             progress.console.print(took, highlight=False)
             if not log.is_complete:
-                break
-    return figures
+                return figures, False
+    return figures, True
 
 
 def _update(progress: Progress, bar: TaskID, ended: int) -> None:

@@ -45,6 +45,11 @@ class Attempt:
         self.what = ""
 
     @property
+    def is_granted(self) -> bool:
+        """Whether it has, or had, everything, and lost nothing of it."""
+        return self.granted_at > 0 and not self.reason
+
+    @property
     def wait_ns(self) -> int:
         """From the demand to the grant of everything, for one that was granted."""
         return self.granted_at - self.demand.at_ns

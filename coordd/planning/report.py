@@ -54,8 +54,8 @@ class Totals(Struct, frozen=True, kw_only=True):
     """What there was.
 
     `demands`: lines of the trace.  `attempts`: demands by worker; each was `granted` or `refused`, or is
-    `unended` because the run was stopped.  `begins`: RFC 3339, "" where the trace has seconds.  `seconds`: of
-    virtual time, until the last has ended.
+    `unended` because the run was stopped before either.  `begins`: RFC 3339, "" where the trace has seconds.
+    `seconds`: of virtual time, until the last has ended.
     """
 
     demands: int
@@ -213,16 +213,16 @@ def weight_of(worker: str, rules: Rules) -> float:
 
 
 def _totals(log: Log, trace: Trace) -> Totals:
-    ended = [attempt for attempt in log.attempts if attempt.ended_at]
-    refused = sum(bool(attempt.reason) for attempt in ended)
+    granted = sum(attempt.is_granted for attempt in log.attempts)
+    refused = sum(bool(attempt.reason) for attempt in log.attempts)
     begins = datetime.fromtimestamp(log.begun_at // SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return Totals(
         demands=len(trace.demands),
         workers=len({attempt.worker for attempt in log.attempts}),
         attempts=len(log.attempts),
-        granted=len(ended) - refused,
+        granted=granted,
         refused=refused,
-        unended=len(log.attempts) - len(ended),
+        unended=len(log.attempts) - granted - refused,
         begins=begins if trace.is_dated else "",
         seconds=_seconds(log.ended_at - log.begun_at),
     )
@@ -233,7 +233,7 @@ def _of_class(attempts: Iterable[Attempt], name: str) -> list[Attempt]:
 
 
 def _waited_ns(attempts: Iterable[Attempt]) -> list[int]:
-    return sorted(attempt.wait_ns for attempt in attempts if attempt.granted_at)
+    return sorted(attempt.wait_ns for attempt in attempts if attempt.is_granted)
 
 
 def _waits(name: str, attempts: Sequence[Attempt]) -> Waits:
@@ -264,7 +264,7 @@ def _shares(attempts: Iterable[Attempt], rules: Rules) -> list[Share]:
     granted: Counter[str] = Counter()
     for attempt in attempts:
         asked[attempt.worker] += 1
-        granted[attempt.worker] += attempt.granted_at > 0
+        granted[attempt.worker] += attempt.is_granted
     return [
         Share(worker=worker, weight=weight_of(worker, rules), attempts=asked[worker], granted=granted[worker])
         for worker in sorted(asked, key=_natural)

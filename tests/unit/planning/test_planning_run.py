@@ -1,8 +1,10 @@
 """What virtual workers do, over the real core."""
 
+from msgspec.structs import replace
 from planning_desk import RULES, T0, demand, ends, plan, run
 
 from coordd.core.limits import HOUR, SECOND
+from coordd.core.rules import ESCALATE, KindRule
 from coordd.planning.run import Simulation
 
 LOCK_THEN_POST = "lock:reply:t > permit:post"
@@ -145,6 +147,18 @@ def test_a_higher_class_goes_first() -> None:
 def test_an_error_of_the_core_is_a_refusal_with_its_reason() -> None:
     log = run(demand("permit:past"))
     assert ends(log) == ["w1 UNKNOWN_ENDPOINT permit:past"]
+
+
+def test_a_lease_that_is_taken_away_is_a_refusal_too() -> None:
+    kinds = {"post": KindRule(on_conflict=ESCALATE)}
+    # Nobody decides within a minute, and then who holds it has 5 s left.
+    rules = replace(RULES, kinds=kinds, escalation_default=3)
+    hold_ns = 10 * 60 * SECOND
+    demands = [demand("lock:post:t", worker=worker, hold_ns=hold_ns) for worker in "ab"]
+    log = run(*demands, rules=rules, how=plan(wait_s=100))
+    assert ends(log) == ["a LEASE_LOST", "b"]
+    assert waits_s(log)[1] == 65
+    assert [attempt.is_granted for attempt in log.attempts] == [False, True]
 
 
 def test_stopped_it_tells_what_there_was() -> None:
