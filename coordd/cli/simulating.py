@@ -24,6 +24,7 @@ from coordd.cli.loading import EXIT_CONFIG, fail, settings_or_exit
 from coordd.cli.simulation_view import show
 from coordd.cli.words import counted
 from coordd.core.rules import Rules
+from coordd.planning.fleet import weighed
 from coordd.planning.picture import PictureError, check_picture, draw
 from coordd.planning.report import Figures, figures_of, shown_of
 from coordd.planning.run import Plan, Simulation
@@ -114,7 +115,7 @@ def _task(options: Options, name: str, *, changes: tuple[str, ...], factors: Map
         at_once=options.at_once or 0,
         seed=options.seed,
     )
-    return _Task(name=name, rules=rules, trace=trace, plan=plan)
+    return _Task(name=name, rules=weighed(rules, trace.demands), trace=trace, plan=plan)
 
 
 def _tell_order(trace: Trace) -> None:

@@ -32,6 +32,7 @@ A trace is CSV with a header, or JSON lines, with
   priority  low, medium, high, critical
   count     permits, units: units, where `what` doesn't say
   hold      how long the work takes, as 500ms
+  class     of a named worker, one of [worker_classes]
 of which time and what are required. examples/support_tweets.csv is taken as it is.
 
 \b

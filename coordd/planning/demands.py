@@ -92,7 +92,7 @@ Steps: TypeAlias = tuple[tuple[Claim, ...], ...]
 class Demand(Struct, frozen=True, kw_only=True, gc=False):
     """One line of a trace. `at_ns`: since the epoch. `hold_ns` None: as long as the run says.
 
-    `worker`: a name, ANY_WORKER or EVERY_WORKER.
+    `worker`: a name, ANY_WORKER or EVERY_WORKER. `worker_class`: that the worker belongs to, "": none.
     """
 
     line: int
@@ -101,6 +101,7 @@ class Demand(Struct, frozen=True, kw_only=True, gc=False):
     steps: Steps
     priority: int = MEDIUM
     hold_ns: int | None = None
+    worker_class: str = ""
 
 
 # -- the short form ------------------------------------------------------------------------------------------
@@ -200,6 +201,8 @@ def _things(claim: Claim, rules: Rules) -> Iterator[tuple[str, ...]]:
 
 
 def _impossibilities(demand: Demand, rules: Rules) -> Iterator[str | None]:
+    if demand.worker_class:
+        yield _unknown("worker class", demand.worker_class, rules.worker_class_weights)
     for step in demand.steps:
         for claim in step:
             match claim:

@@ -1,7 +1,7 @@
 """The fleet: which worker takes which demand of a trace, and when it gets to it.
 
-Owns: the names of the workers, who is meant by "each in turn" and "every one", and what a busy worker leaves
-for later. Must not know: what a demand wants.
+Owns: the names of the workers, their weights, who is meant by "each in turn" and "every one", and what a busy
+worker leaves for later. Must not know: what a demand wants.
 """
 
 from collections import deque
@@ -9,9 +9,12 @@ from collections.abc import Iterable, Iterator
 from itertools import cycle
 from random import Random
 
+from msgspec.structs import replace
+
+from coordd.core.rules import Rules
 from coordd.planning.demands import ANY_WORKER, EVERY_WORKER, Demand
 
-__all__ = ["Attempt", "Fleet", "attempts_of"]
+__all__ = ["Attempt", "Fleet", "attempts_of", "weighed"]
 
 
 class Attempt:
@@ -68,6 +71,16 @@ def attempts_of(demands: Iterable[Demand], workers: int, seed: int) -> Iterator[
             yield from (Attempt(demand, worker) for worker in lot.sample(fleet, workers))
         else:
             yield Attempt(demand, next(in_turn) if demand.worker == ANY_WORKER else demand.worker)
+
+
+def weighed(rules: Rules, demands: Iterable[Demand]) -> Rules:
+    """Return the rules with each worker's weight by its class, unless [workers] says it.
+
+    Why so: a real worker tells its class when it opens a session; here nobody opens one.
+    """
+    classes = {demand.worker: demand.worker_class for demand in demands if demand.worker_class}
+    by_class = {worker: rules.worker_class_weights[name] for worker, name in classes.items()}
+    return replace(rules, worker_weights={**by_class, **rules.worker_weights})
 
 
 class Fleet:

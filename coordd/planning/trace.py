@@ -12,6 +12,7 @@ A line has
     count      permits, for claims of permits that don't say (1)
     units      units, for claims of units that don't say
     hold       how long it works with what it has got: "500ms", "1m30s"; empty: as the run says
+    class      the class of workers that a named worker belongs to, for its weight
 
 Only `time` and `what` are required. Lines that are out of order are put in order; those of the same time stay
 as they are.
@@ -46,7 +47,7 @@ from coordd.planning.demands import (
 
 __all__ = ["Trace", "TraceError", "read_trace"]
 
-FIELDS: Final = ("time", "worker", "what", "priority", "count", "units", "hold")
+FIELDS: Final = ("time", "worker", "what", "priority", "count", "units", "hold", "class")
 # The columns of examples/support_tweets.csv. Each customer's tweet is to be answered, and every worker of the
 # fleet sees it.
 TWEET_FIELDS: Final = ("created_at", "tweet_id", "author", "role", "in_reply_to")
@@ -262,7 +263,9 @@ def _demand(line: int, fields: Mapping[str, object], times: _Times) -> Demand:
     for name in ("time", "what"):
         if fields.get(name) in (None, ""):
             raise ValueError(f"{name!r} is missing")
-    worker = _text(fields, "worker")
+    worker, worker_class = _text(fields, "worker"), _text(fields, "class")
+    if worker_class and worker in (ANY_WORKER, EVERY_WORKER):
+        raise ValueError("class goes with a named worker only")
     return Demand(
         line=line,
         at_ns=times.read(fields["time"]),
@@ -272,6 +275,7 @@ def _demand(line: int, fields: Mapping[str, object], times: _Times) -> Demand:
         ),
         priority=_priority(_text(fields, "priority")),
         hold_ns=_hold_ns(_text(fields, "hold")),
+        worker_class=worker_class,
     )
 
 

@@ -23,6 +23,7 @@ RULES = Rules(
     },
     limits={"post": LimitRule(windows={100 * SECOND: 3, 500 * SECOND: 9}, use_within_ns=SECOND)},
     worker_weights={"heavy": 2.0},
+    worker_class_weights={"small": 0.5},
 )
 T0 = 1_600_000_000 * SECOND
 

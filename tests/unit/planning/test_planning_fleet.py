@@ -1,8 +1,10 @@
 """Who takes which demand, and when."""
 
-from planning_desk import demand
+from msgspec.structs import replace
+from planning_desk import RULES, demand
 
-from coordd.planning.fleet import Attempt, Fleet, attempts_of
+from coordd.planning.demands import Demand
+from coordd.planning.fleet import Attempt, Fleet, attempts_of, weighed
 
 
 def test_named_each_in_turn_and_every_one() -> None:
@@ -36,3 +38,13 @@ def test_a_busy_worker_leaves_for_later() -> None:
 def test_any_number_at_once() -> None:
     fleet = Fleet(at_once=0)
     assert all(fleet.begins(Attempt(demand("permit:post"), "a")) for _ in range(100))
+
+
+def test_a_worker_has_the_weight_of_its_class_unless_its_own_is_said() -> None:
+    rules = replace(RULES, worker_class_weights={"big": 4.0})
+    demands = [
+        Demand(line=1, at_ns=1, worker=worker, steps=(), worker_class=name)
+        for worker, name in (("a", "big"), ("heavy", "big"), ("b", ""), ("a", ""))
+    ]
+    assert weighed(rules, demands).worker_weights == {"a": 4.0, "heavy": 2.0}
+    assert weighed(RULES, []) == RULES

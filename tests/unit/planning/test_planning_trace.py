@@ -23,9 +23,9 @@ def problems(tmp_path: Path, text: str) -> list[str]:
 def test_csv_with_every_column(tmp_path: Path) -> None:
     trace = trace_of(
         tmp_path,
-        "priority,time,hold,worker,what,count,units\n"
-        "HIGH,2017-10-31T22:00:00.25Z,1m30s,bot-1,permit:post,2,\n"
-        ",2017-10-31T23:00:00+01:00,,*,lock:reply:t,,\n",
+        "priority,time,hold,worker,what,count,units,class\n"
+        "HIGH,2017-10-31T22:00:00.25Z,1m30s,bot-1,permit:post,2,,small\n"
+        ",2017-10-31T23:00:00+01:00,,*,lock:reply:t,,,\n",
     )
     assert trace.is_dated
     # Put in order: the second is a quarter of a second earlier.
@@ -33,6 +33,7 @@ def test_csv_with_every_column(tmp_path: Path) -> None:
     every, first = trace.demands
     assert (every.line, every.worker, every.priority, every.hold_ns) == (3, EVERY_WORKER, MEDIUM, None)
     assert (first.line, first.worker, first.priority, first.hold_ns) == (2, "bot-1", HIGH, 90 * SECOND)
+    assert (first.worker_class, every.worker_class) == ("small", "")
     assert first.at_ns - every.at_ns == SECOND // 4
     assert first.steps == ((PermitClaim("post", 2),),)
 
@@ -112,6 +113,11 @@ def test_after_twenty_problems_it_stops(tmp_path: Path) -> None:
     ("text", "told"),
     [
         ("", "T: has no demands"),
+        ("time,what,class\n0,permit:post,big\n", "T:2: class goes with a named worker only"),
+        (
+            "time,what,worker,class\n0,permit:post,w1,big\n",
+            "T:2: the worker class 'big' is not configured; there are: small",
+        ),
         ("time,what\n", "T: has no demands"),
         ("when,what\n0,permit:post\n", "T:1: the header has no column 'time'"),
         ("time,what,colour\n0,permit:post,\n", "T:1: unknown field 'colour'; there are: time, worker, what"),
