@@ -9,7 +9,7 @@
 It is the client's own code that runs, with its retries, renewals and cancellations; only what is behind the
 transport is a double. It decides as the daemon does, and refuses what the daemon refuses, but for what
 depends on its configuration: any kind of lock goes, items do not rest and nothing is too recent unless said
-so, waits do not age, and every unit of a pool is held until it is given back.
+so, waits do not age, every unit of a pool is held until it is given back, and a bundle is patient for ever.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -23,6 +23,7 @@ from coordd_client.locks import read_engagement, read_lock
 from coordd_client.messages import Method, ReplyT, RequestT
 from coordd_client.reservations import read_reservation
 from coordd_client.retries import Config
+from coordd_client.testing._bundles import Bundles
 from coordd_client.testing._forms import check
 from coordd_client.testing._grants import Book, Shared
 from coordd_client.testing._locks import Locks
@@ -68,7 +69,9 @@ class InMemoryDaemon:
         self._locks = Locks(shared, min_interval_s or {}, lock_delay_s)
         self._reservations = Reservations(shared, pools or {})
         self._permits = Permits(shared, limits or {}, use_within_s, claim_window_s)
-        self._books: tuple[Book, ...] = (self._locks, self._reservations, self._permits)
+        self._bundles = Bundles(shared, self._locks, self._reservations, self._permits)
+        # Bundles last: they end with what the others end.
+        self._books: tuple[Book, ...] = (self._locks, self._reservations, self._permits, self._bundles)
         self._sessions = Sessions(shared, self._locks, self._reservations)
         self._is_up = True
 
@@ -94,11 +97,11 @@ class InMemoryDaemon:
         self._on_due()
 
     def force_release(self, grant_id: int) -> None:
-        """Takes a lock or a reservation from its holder, by fencing token or id. Raises: NotFound."""
+        """Takes a lock, a reservation or a bundle from its holder, by token or id. Raises: NotFound."""
         with self._sessions.telling(session_pb2.REVOCATION_REASON_FORCED):
             if grant_id in self._locks.live:
                 self._locks.end(grant_id, engagement_pb2.OUTCOME_UNKNOWN)
-            elif self._reservations.live.pop(grant_id, None) is None:
+            elif self._reservations.live.pop(grant_id, None) is None and not self._bundles.force(grant_id):
                 raise NotFound("nobody holds it", reason="UNKNOWN_ID", metadata={"id": str(grant_id)})
         self._waits.serve()
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from google.protobuf.message import Message
 
-from coordd.v1 import engagement_pb2, reservation_pb2, session_pb2
+from coordd.v1 import bundle_pb2, engagement_pb2, reservation_pb2, session_pb2
 from coordd_client.errors import InvalidRequest
 
 _BYTES_MAX: Mapping[str, int] = {
@@ -29,6 +29,7 @@ _OPTIONAL: Mapping[type[Message], set[str]] = {
     engagement_pb2.ListLocksRequest: {"worker"},
     engagement_pb2.GetEngagementStatsRequest: {"worker"},
     reservation_pb2.ListReservationsRequest: {"worker", "type"},
+    bundle_pb2.ReleaseBundleRequest: {"outcome"},
 }
 _MILLISECOND_NS, _DAY_NS = 10**6, 86_400 * 10**9
 # The least, the most, and how the daemon says it.
@@ -53,6 +54,7 @@ _ENUMS: Mapping[str, tuple[int, int]] = {
     "work_result": (0, 2),
 }
 _PAGE_SIZE_MAX = 1_000
+_LIST_MAX = 16
 
 
 def check(request: Message) -> None:
@@ -120,9 +122,26 @@ def _check_labels(request: Message, name: str) -> None:
 def _check_enum(request: Message, name: str) -> None:
     value: int = getattr(request, name)
     first, last = _ENUMS[name]
+    first = 0 if name in _OPTIONAL.get(type(request), ()) else first
     if not first <= value <= last:
         message = f"{name} has no value {value}" if value else f"{name} is required"
         raise _invalid("INVALID_ENUM", message, field=name, value=value)
+
+
+def _check_list(request: Message, name: str) -> None:
+    entries = getattr(request, name)
+    least, most = (1 if name == "claims" else 0), _LIST_MAX
+    if not least <= len(entries) <= most:
+        message = f"{name} is {len(entries)}, not within {least}..{most}"
+        raise _invalid("INVALID_COUNT", message, field=name, value=len(entries), least=least, most=most)
+    for entry in entries:
+        check(entry)
+
+
+def _check_claim(request: Message, name: str) -> None:
+    # Of a claim the one field that is set; the others say nothing.
+    if isinstance(request, bundle_pb2.Claim) and request.WhichOneof("claim") == name:
+        check(getattr(request, name))
 
 
 def _check_page_size(request: Message, name: str) -> None:
@@ -148,6 +167,8 @@ _JUDGES: Mapping[str, _Judge] = {
     **_all_by(_check_text, _BYTES_MAX),
     **_all_by(_check_duration, _BOUNDS_NS),
     **_all_by(_check_enum, _ENUMS),
+    **_all_by(_check_list, ("claims", "not_engaged", "usages")),
+    **_all_by(_check_claim, ("lock", "reservation", "permit")),
     "quality": _check_quality,
     "weight": _check_weight,
     "labels": _check_labels,

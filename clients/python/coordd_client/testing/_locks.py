@@ -37,9 +37,9 @@ class Locks(Book):
         self._lock_delay_s = lock_delay_s
         self._rests_until_s: dict[str, float] = {}
         self._released: set[int] = set()
-        self.claims = {locks.AWAIT.path: self._claim}
+        self.claims = {locks.AWAIT.path: self.claim}
         self.calls = {
-            locks.REQUEST.path: lambda request: self.ask(locks.REQUEST, self._claim(request), request),
+            locks.REQUEST.path: lambda request: self.ask(locks.REQUEST, self.claim(request), request),
             locks.RENEW.path: self._renew,
             locks.GET.path: self._get,
             locks.LIST.path: self._list,
@@ -83,7 +83,31 @@ class Locks(Book):
         )
         self.history.append((self.now_s, engagement))
 
-    def _claim(self, request: Any) -> Claim:
+    def release(self, token: int, outcome: pb.Outcome.ValueType) -> None:
+        """Ends a live lock as its holder says."""
+        self.end(token, outcome)
+        self._released.add(token)
+
+    def released(self, token: int) -> list[pb.Engagement]:
+        """Returns how a lock was released by its holder, if it was."""
+        if token not in self._released:
+            return []
+        return [each for _, each in self.history if each.fencing_token == token]
+
+    def is_lost(self, token: int) -> bool:
+        """Whether a lock that was given has ended otherwise than by its holder."""
+        return token not in self.live and token not in self._released
+
+    def engaged(self, item: str, kinds: Any, since_s: float) -> tuple[float, pb.Engagement] | None:
+        """Returns the latest engagement with an item that counts, after an instant, and when it was."""
+        for at_s, engagement in reversed(self.history):
+            is_asked = engagement.item == item and (not kinds or engagement.kind in kinds)
+            if is_asked and engagement.outcome in _COUNTS and at_s > since_s:
+                return at_s, engagement
+        return None
+
+    def claim(self, request: Any) -> Claim:
+        """Returns what a request asks for."""
         return Claim(
             lines=(f"item {request.item}",),
             obstacle=lambda: self._obstacle(request.item, request.kind),
@@ -126,8 +150,7 @@ class Locks(Book):
     def _release(self, request: pb.ReleaseLockRequest) -> pb.ReleaseLockResponse:
         held = self.held_by(request.fencing_token, request.worker)
         if held is not None:
-            self.end(request.fencing_token, request.outcome)
-            self._released.add(request.fencing_token)
+            self.release(request.fencing_token, request.outcome)
         if request.fencing_token not in self._released:
             raise LeaseLost("the lease had run out", reason="LEASE_LOST", metadata={"item": request.item})
         entry = next(each for _, each in self.history if each.fencing_token == request.fencing_token)

@@ -51,10 +51,10 @@ class Permits(Book):
         self._use_within_s = use_within_s
         self._claim_window_s = claim_window_s
         self._violations: dict[str, int] = {}
-        self.claims = {permits.AWAIT.path: self._claim}
+        self.claims = {permits.AWAIT.path: self.claim}
         self.calls = {
             permits.CAN_MAKE.path: self._can_make,
-            permits.RECORD.path: self._record,
+            permits.RECORD.path: self.record,
             permits.GET_REMAINING.path: self._remaining,
             permits.SCHEDULE.path: self._schedule,
             permits.CANCEL.path: self._cancel,
@@ -97,7 +97,13 @@ class Permits(Book):
             permits=charge.permits,
         )
 
-    def _claim(self, request: Any) -> Claim:
+    def is_open(self, permit_id: int) -> bool:
+        """Whether a permit is neither settled nor past its time."""
+        charge = self.live.get(permit_id)
+        return charge is not None and not charge.is_booking and charge.is_open
+
+    def claim(self, request: Any) -> Claim:
+        """Returns what a request asks for."""
         wanted = self._wanted(request)
         return Claim(
             lines=(f"endpoint {request.endpoint}",),
@@ -176,7 +182,7 @@ class Permits(Book):
 
     def _can_make(self, request: pb.CanMakeRequestRequest) -> pb.CanMakeRequestResponse:
         if not request.booking_id or self.granted(request) is not None:
-            reply: pb.CanMakeRequestResponse = self.ask(permits.CAN_MAKE, self._claim(request), request)
+            reply: pb.CanMakeRequestResponse = self.ask(permits.CAN_MAKE, self.claim(request), request)
             return reply
         booking = self.held_by(request.booking_id, request.worker)
         if booking is None or not booking.is_booking:
@@ -189,7 +195,8 @@ class Permits(Book):
         del self.live[request.booking_id]
         return pb.CanMakeRequestResponse(granted=self.begin(request, self._charge(request, booking.permits)))
 
-    def _record(self, request: pb.RecordUsageRequest) -> pb.RecordUsageResponse:
+    def record(self, request: pb.RecordUsageRequest) -> pb.RecordUsageResponse:
+        """Settles a permit."""
         charge = self.held_by(request.permit_id, request.worker)
         if charge is None or not charge.is_open:
             return pb.RecordUsageResponse(already_settled=True)

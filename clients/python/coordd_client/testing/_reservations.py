@@ -32,10 +32,11 @@ class Reservations(Book):
     def __init__(self, shared: Shared, pools: Mapping[str, int]) -> None:
         super().__init__(shared)
         self._pools = {type_: arguments.count(f"pools[{type_!r}]", units) for type_, units in pools.items()}
-        self.claims = {reservations.AWAIT.path: self._claim}
+        self._released: set[int] = set()
+        self.claims = {reservations.AWAIT.path: self.claim}
         self.calls = {
             reservations.RESERVE.path: lambda request: self.ask(
-                reservations.RESERVE, self._claim(request), request
+                reservations.RESERVE, self.claim(request), request
             ),
             reservations.RESERVE_QUOTA.path: self._reserve_quota,
             reservations.RENEW.path: self._renew,
@@ -64,7 +65,17 @@ class Reservations(Book):
         """See Book."""
         self.live = {each: held for each, held in self.live.items() if held.ends_s > self.now_s}
 
-    def _claim(self, request: Any) -> Claim:
+    def release(self, reservation_id: int) -> None:
+        """Ends a reservation as its holder says, if it lives."""
+        if self.live.pop(reservation_id, None) is not None:
+            self._released.add(reservation_id)
+
+    def was_released(self, reservation_id: int) -> bool:
+        """Whether its holder has ended it."""
+        return reservation_id in self._released
+
+    def claim(self, request: Any) -> Claim:
+        """Returns what a request asks for."""
         units = self._units(request)
         by_id = (f"resource {request.type}/{request.resource_id}",) if request.resource_id else ()
         return Claim(
@@ -110,9 +121,7 @@ class Reservations(Book):
             units=request.units or 1,
             request_id=request.request_id,
         )
-        return pb.ReserveApiQuotaResponse(
-            **_result(self.ask(reservations.RESERVE, self._claim(asked), asked))
-        )
+        return pb.ReserveApiQuotaResponse(**_result(self.ask(reservations.RESERVE, self.claim(asked), asked)))
 
     def _renew(self, request: pb.RenewReservationRequest) -> pb.RenewReservationResponse:
         held = self.held_by(request.reservation_id, request.worker)
@@ -129,11 +138,11 @@ class Reservations(Book):
             message = f"{request.unused_units} unused units can't go back: only those of a refilling pool do."
             details = {"field": "unused_units", "units": "0"}
             raise InvalidRequest(message, reason="INVALID_COUNT", metadata=details)
-        self.live.pop(request.reservation_id, None)
+        self.release(request.reservation_id)
         return pb.ReleaseResourceResponse(already_released=held is None)
 
     def _check(self, request: pb.CheckAvailabilityRequest) -> pb.CheckAvailabilityResponse:
-        blocked_by = self.shared.waits.refusal(self._claim(request), request)
+        blocked_by = self.shared.waits.refusal(self.claim(request), request)
         return pb.CheckAvailabilityResponse(
             available=blocked_by is None,
             queue_position=0 if blocked_by is None else blocked_by.queue_position,

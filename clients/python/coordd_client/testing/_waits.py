@@ -66,7 +66,7 @@ class Waits:
         """Returns what is in the way of a request that does not wait, those who go first included."""
         order = self._order(request)
         refusal = self._obstacle(claim, order)
-        if refusal is not None and not _is_hopeless(refusal):
+        if refusal is not None and not is_hopeless(refusal):
             ahead = sum(each.order < order for each in self._line(_line_of(claim, refusal)))
             refusal.queue_position = ahead + 1
         return refusal
@@ -110,7 +110,7 @@ class Waits:
         refusal = self._obstacle(waiter.claim, waiter.order)
         if refusal is None:
             self._end(waiter, waiter.reply(granted=waiter.claim.grant()))
-        elif _is_hopeless(refusal):
+        elif is_hopeless(refusal):
             self._end(waiter, waiter.reply(refused=refusal))
         elif self._timeline.now() >= waiter.times_out_s:
             reason = common_pb2.REFUSAL_REASON_WAIT_TIMEOUT
@@ -125,7 +125,7 @@ class Waits:
         for line in claim.lines:
             if any(each.order < order for each in self._line(line)):
                 reason = common_pb2.REFUSAL_REASON_QUEUED_AHEAD
-                return common_pb2.Refusal(reason=reason, subject=_subject(line))
+                return common_pb2.Refusal(reason=reason, subject=subject_of(line))
         return None
 
     def _line(self, line: str) -> list[_Waiter]:
@@ -189,16 +189,18 @@ class Waits:
             waiter.events.put_nowait(event)
 
 
-def _is_hopeless(refusal: common_pb2.Refusal) -> bool:
+def is_hopeless(refusal: common_pb2.Refusal) -> bool:
+    """Whether waiting is no use."""
     return refusal.reason == common_pb2.REFUSAL_REASON_RECENTLY_ENGAGED
 
 
 def _line_of(claim: Claim, refusal: common_pb2.Refusal) -> str:
-    (line,) = (each for each in claim.lines if _subject(each) == refusal.subject)
-    return line
+    # A bundle may want an item and an endpoint of one name; then it waits in the line of the first.
+    return next(each for each in claim.lines if subject_of(each) == refusal.subject)
 
 
-def _subject(line: str) -> str:
+def subject_of(line: str) -> str:
+    """Returns the name of what a line waits for."""
     return line.partition(" ")[2]
 
 
