@@ -21,6 +21,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from coordd.v1 import (
     admin_pb2_grpc,
+    bundle_pb2_grpc,
     engagement_pb2,
     engagement_pb2_grpc,
     rate_limit_pb2,
@@ -146,6 +147,7 @@ class Stubs:
         self.engagement: Any = engagement_pb2_grpc.EngagementServiceStub(channel)
         self.reservation: Any = reservation_pb2_grpc.ReservationServiceStub(channel)
         self.rate_limit: Any = rate_limit_pb2_grpc.RateLimitServiceStub(channel)
+        self.bundle: Any = bundle_pb2_grpc.BundleServiceStub(channel)
         self.admin: Any = admin_pb2_grpc.AdminServiceStub(channel)
 
 
