@@ -121,9 +121,14 @@ class Bundles:
             waits_ns.append(wait_ns)
         return max(waits_ns)
 
-    def has_observed(self, command: AcquireBundle) -> bool:
-        """See `Component.has_observed`: of each of its claims."""
-        return all(component.has_observed(claim) for component, claim in self._parts(command))
+    def least_wait(self, command: AcquireBundle, rank: Rank, blocked: Blocked, now: int) -> int:
+        """See `Component.least_wait`: the longest of all that are known."""
+        waits_ns = [0]
+        for component, claim in self._parts(command):
+            stands = component.check(claim, rank, now)
+            if stands is not None:
+                waits_ns.append(component.least_wait(claim, rank, stands, now) or 0)
+        return max(waits_ns)
 
     def is_for(self, command: AcquireBundle, grant: object) -> bool:
         """See `Component.is_for`."""

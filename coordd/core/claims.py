@@ -88,8 +88,11 @@ class Component(Protocol, Generic[CommandT_contra]):
         """Return how long (ns) a waiter of this rank will wait, or None if nothing was observed yet."""
         ...
 
-    def has_observed(self, command: CommandT_contra) -> bool:
-        """Whether its estimate rests on enough that was seen to refuse by."""
+    def least_wait(self, command: CommandT_contra, rank: Rank, blocked: Blocked, now: int) -> int | None:
+        """Return how long (ns) a waiter of this rank will wait for all one knows well enough to refuse by.
+
+        None: too little was seen.
+        """
         ...
 
     def is_for(self, command: CommandT_contra, grant: object) -> bool:

@@ -161,9 +161,10 @@ class Locks:
         rest = self._rests.get(scope)
         return ahead_ns + (rest.until - now if rest is not None else 0)
 
-    def has_observed(self, command: RequestLock) -> bool:
-        """See `Component.has_observed`."""
-        return self._ledger.has_observed(f"lock/{command.kind}")
+    def least_wait(self, command: RequestLock, rank: Rank, blocked: Blocked, now: int) -> int | None:
+        """See `Component.least_wait`."""
+        is_known = self._ledger.has_observed(f"lock/{command.kind}")
+        return self.estimate(command, rank, blocked, now) if is_known else None
 
     def is_for(self, command: RequestLock, grant: object) -> bool:
         """See `Component.is_for`."""

@@ -48,7 +48,7 @@ class Pool:
         self.windows = windows
         self.headroom = headroom_of(rule if rule.limit is None else rule.limit)
         self.key: QueueKey = ("pool", name)
-        self.larger_key: QueueKey = ("pool", f"{name}\0larger")
+        self.larger_key: QueueKey = ("larger", name)
         self.units = HeldUnits(lambda: self.capacity)
         self.shares: Shares | None = None
         self.adaptive = Adaptive(self) if rule.capacity_max else None

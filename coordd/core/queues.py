@@ -16,7 +16,8 @@ from coordd.core.limits import UNITS_MAX
 # (static key, id, class, worker): the first two decide, since ids differ; the others say who it is, for
 # orders.
 Rank = tuple[int, int, int, str]
-# The sort of a thing and its names: ("lock", item), ("resource", type, id), ("pool", name), ("limit", name).
+# The sort of a thing and its names: ("lock", item), ("resource", type, id), ("pool", name), ("larger", pool),
+# ("limit", name).
 QueueKey = tuple[str, ...]
 
 

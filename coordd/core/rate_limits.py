@@ -193,9 +193,10 @@ class RateLimits:
         kept = limit.kept_at(now, command.priority, command.count, now)
         return limit.windows.earliest(command.count, start, hold_ns, now, kept, since=now).at - now
 
-    def has_observed(self, command: TakePermit) -> bool:
-        """See `Component.has_observed`: windows are known."""
-        return True
+    def least_wait(self, command: TakePermit, rank: Rank, blocked: Blocked, now: int) -> int:
+        """See `Component.least_wait`."""
+        limit = self._limits[command.endpoint]
+        return least_wait(limit.windows, command.count, rank, blocked, now, queues=self._queues)
 
     def is_for(self, command: TakePermit, grant: object) -> bool:
         """See `Component.is_for`."""
@@ -704,6 +705,20 @@ def blocked_by_windows(
         later = windows.earliest(count + aside, max(now, begins_at), windows.use_within_ns, now, kept)
         return _beside(blocked, later, now, changes_at)
     return blocked
+
+
+def least_wait(
+    windows: Windows, count: int, rank: Rank, blocked: Blocked, now: int, *, queues: Queues
+) -> int:
+    """Return how long whoever is `blocked` will wait at least, if nothing comes back early.
+
+    Exact for the first in the queue. Of the others the estimate may be more than they will wait, so those
+    ahead are counted as if each window were the only one.
+    """
+    ahead = queues.units_ahead(blocked.key, rank, now)
+    if not ahead or blocked.reason == Reason.GATE:
+        return max(0, blocked.retry_at - now)
+    return windows.no_sooner(ahead + count, now) - now
 
 
 def _reason(windows: Windows, count: int, kept: Kept | None, now: int) -> Reason:

@@ -28,6 +28,7 @@ from coordd.core.queues import QueueKey, Queues, Rank
 from coordd.core.rate_limits import (
     blocked_by_windows,
     is_overridden,
+    least_wait,
     order_of,
     window_views,
     windows_of,
@@ -207,11 +208,13 @@ class Reservations:
             waits_ns.append(wait_ns)
         return max(waits_ns)
 
-    def has_observed(self, command: ReserveResource) -> bool:
-        """See `Component.has_observed`: windows are known, hold times are learnt."""
-        pool = self.wanted(command).pool
-        is_known = pool is not None and pool.windows is not None
-        return is_known or self._ledger.has_observed(f"reservation/{command.type}")
+    def least_wait(self, command: ReserveResource, rank: Rank, blocked: Blocked, now: int) -> int | None:
+        """See `Component.least_wait`: windows are known, hold times are learnt."""
+        _, pool, units = self.wanted(command)
+        if pool is not None and pool.windows is not None and blocked.key == pool.key:
+            return least_wait(pool.windows, units, rank, blocked, now, queues=self._queues)
+        is_known = self._ledger.has_observed(f"reservation/{command.type}")
+        return self.estimate(command, rank, blocked, now) if is_known else None
 
     def is_for(self, command: ReserveResource, grant: object) -> bool:
         """See `Component.is_for`."""

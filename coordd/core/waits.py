@@ -287,12 +287,12 @@ class Waits:
     def _shed(self, command: WaitableCommand, rank: Rank, blocked: Blocked, now: int) -> Refused | None:
         """Refuse a wait that would outlast its own timeout, or return None.
 
-        `retry_at`: from then on a newcomer that waits as long would be served in time, if nothing else comes.
+        Not one that somebody will be asked about in time: they may decide otherwise. `retry_at`: from then on
+        a newcomer that waits as long would be served in time, if nothing else comes.
         """
-        component = self._components[command.__class__]
-        if not component.has_observed(command):
+        if 0 < self._conflicts.escalate_at(command, blocked.key, now) <= now + command.wait_ns:
             return None
-        wait_ns = component.estimate(command, rank, blocked, now)
+        wait_ns = self._components[command.__class__].least_wait(command, rank, blocked, now)
         if wait_ns is None or wait_ns <= command.wait_ns:
             return None
         return Refused(

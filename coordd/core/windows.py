@@ -446,6 +446,19 @@ class Windows:
                     is_moving = self._booked > 0 or kept is not None
         return self._in_rounds(full, count, tuple(map(_left_alone, units, expected)))
 
+    def no_sooner(self, count: int, now: int) -> int:
+        """Return an instant before which `count` can't all be taken, in however many goes.
+
+        Why: in as many lengths of a window as they need but one, no more than so many times its limit are
+        taken; so the rest must have found room before.
+        """
+        self.roll(now)
+        return max(
+            window.earliest((count - 1) % window.limit + 1, now, self.use_within_ns, now)
+            + (count - 1) // window.limit * window.length_ns
+            for window in self.of
+        )
+
     def _in_rounds(self, full: Full, count: int, units: tuple[int, ...]) -> Full:
         """Put off what takes several goes by the length of the window for each but the last."""
         waits = [

@@ -4,12 +4,6 @@ from coordd.core.pools import Pool
 from coordd.core.rules import CRITICAL, LOW, PoolRule
 
 
-def test_a_pool_that_adapts_has_two_queues_by_name() -> None:
-    pool = Pool("p", PoolRule(capacity=4, capacity_min=2, capacity_max=8), None)
-    assert pool.key != pool.larger_key
-    assert [key[1].partition("\0")[0] for key in (pool.key, pool.larger_key)] == ["p", "p"]
-
-
 def test_what_is_in_reach() -> None:
     pool = Pool("p", PoolRule(capacity=4, capacity_min=2, capacity_max=8), None)
     assert [pool.is_in_reach(units) for units in (4, 5, 8, 9)] == [True, False, False, True]
