@@ -126,11 +126,18 @@ async def test_buf_curl_calls_and_streams(process: DaemonProcess) -> None:
     code, [answer], errors = await buf(process, "coordd.v1.RateLimitService/CanMakeRequest", PERMIT)
     assert code == 0, errors
     assert answer["granted"]["permits"] == 3
-    wait = {"endpoint": "post", "worker": "w2", "wait_timeout": "0.2s"}
-    code, [first, *_, last], _ = await buf(process, "coordd.v1.RateLimitService/AwaitPermit", wait)
+    lock = {"item": "a", "kind": "analysis", "worker": "w1"}
+    code, _, errors = await buf(process, "coordd.v1.EngagementService/RequestLock", lock)
+    assert code == 0, errors
+    wait = lock | {"worker": "w2", "wait_timeout": "0.2s"}
+    code, [first, *_, last], _ = await buf(process, "coordd.v1.EngagementService/AwaitLock", wait)
     assert code == 0
-    assert first["queued"]["blockedBy"]["window"] == "900s"
+    assert first["queued"]["blockedBy"]["holder"] == "w1"
     assert last["refused"]["reason"] == "REFUSAL_REASON_WAIT_TIMEOUT"
+    # The window is full for longer than this may wait, which is known at once.
+    wait = {"endpoint": "post", "worker": "w2", "wait_timeout": "0.2s"}
+    code, [only], _ = await buf(process, "coordd.v1.RateLimitService/AwaitPermit", wait)
+    assert only["refused"]["reason"] == "REFUSAL_REASON_WOULD_TIME_OUT"
 
 
 PERMIT = {"endpoint": "post", "worker": "w1", "permits": 3}

@@ -239,7 +239,9 @@ async def test_permits_wait_for_their_window(api: Api) -> None:
 
 async def test_permits_come_free_when_a_permit_is_not_used(api: Api) -> None:
     permit = await api.permit("post", permits=3)
-    stream = api.rate_limit.AwaitPermit(rate_limit_pb2.AwaitPermitRequest(endpoint="post", worker="w2"))
+    # Long enough for the window to move on: else it would be refused at once.
+    request = rate_limit_pb2.AwaitPermitRequest(endpoint="post", worker="w2", wait_timeout=length(1_000))
+    stream = api.rate_limit.AwaitPermit(request)
     await queued(stream, 1)
     await api.rate_limit.RecordUsage(
         rate_limit_pb2.RecordUsageRequest(

@@ -53,7 +53,7 @@ class World:
                 return
 
     def gone(self) -> set[int]:
-        return {id for id, at in self.ended.items() if at is None}
+        return {waiter for waiter, at in self.ended.items() if at is None}
 
     def do(self, command: Command) -> Any:
         return self.machine.apply(command, self.now)
