@@ -52,7 +52,7 @@ class Decisions:
         waiter = self._waits.waiters[escalation.waiter_id]
         if self._waits.is_over(waiter, now):
             raise escalation_closed(command.id)
-        if command.decision == Decision.PREEMPT and self._preemptible(waiter, now) is None:
+        if command.decision == Decision.PREEMPT and not self._preemptible(waiter, now):
             raise FailedPrecondition(
                 "NOT_PREEMPTIBLE",
                 f"{escalation.subject} has no one holder that it could be taken from.",
@@ -69,7 +69,7 @@ class Decisions:
             self._waits.due(waiter, now)
             return
         decision = self._default
-        if decision == Decision.PREEMPT and self._preemptible(waiter, now) is None:
+        if decision == Decision.PREEMPT and not self._preemptible(waiter, now):
             decision = Decision.WAIT
         self._decide(escalation, decision, BY_DEFAULT, "", now)
 
@@ -80,14 +80,16 @@ class Decisions:
         self._escalations.decided(escalation, decision, decided_by, reason)
         self._do[decision](waiter, now)
 
-    def _preemptible(self, waiter: Waiter, now: int) -> Holder | None:
-        """Return whom the thing a waiter waits for could be taken from: its one holder, or None."""
+    def _preemptible(self, waiter: Waiter, now: int) -> list[Holder]:
+        """Return the one holder of what a waiter waits for, if it can be taken from it; else [].
+
+        Of one that is away: of the first of all it wants that can be.
+        """
         keys = (waiter.key,) if waiter.key else self._waits.keys(waiter)
         holders = (self._escalations.holder(key) for key in keys)
-        return next((holder for holder in holders if is_preemptible(holder, now)), None)
+        return [holder for holder in holders if holder is not None and is_preemptible(holder, now)][:1]
 
     def _preempt(self, waiter: Waiter, now: int) -> None:
-        holder = self._preemptible(waiter, now)
-        if holder is not None:
+        for holder in self._preemptible(waiter, now):
             self._preemption.begin(holder, now)
         self._waits.put_first(waiter, now)

@@ -46,14 +46,13 @@ class Preemption:
             lease.expires_at = min(lease.expires_at, lease.preempt_at)
 
 
-def is_preemptible(lease: Lease | None, now: int) -> bool:
+def is_preemptible(lease: Lease, now: int) -> bool:
     """Whether a lease can be taken: it lives, and can be given up.
 
     Units of a refilling pool can't: they are used at once or not at all.
     """
-    if lease is None or lease.expires_at <= now:
-        return False
-    return not (isinstance(lease, Reservation) and lease.is_refilling)
+    is_used_up = isinstance(lease, Reservation) and lease.is_refilling
+    return lease.expires_at > now and not is_used_up
 
 
 def is_taken(lease: Lease) -> bool:

@@ -6,7 +6,7 @@ Three times are kept apart: how long to wait for a grant (`wait`), how long to h
 
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -304,7 +304,7 @@ class Client:
     system_status = _method(permit_calls.system_status)
     resolve_escalation = _worker_method(escalations.resolve_escalation)
 
-    async def watch_escalations(self) -> AsyncIterator[Escalation]:
+    async def watch_escalations(self) -> AsyncGenerator[Escalation, None]:
         """Yields the open escalations, oldest first, then each that is opened or closed; it does not end.
 
         For a coordination worker: see `resolve_escalation`. After a lost connection those that are open are

@@ -308,6 +308,15 @@ def test_it_closes_when_the_wait_ends_otherwise(desk: Desk, how: str) -> None:
     assert desk.error(command) == "ESCALATION_CLOSED"
 
 
+def test_it_stays_open_while_other_waits_end(desk: Desk) -> None:
+    desk.lock()
+    other = desk.wait(lock("w3", wait_ns=SECOND))
+    _, escalation = asked(desk)
+    desk.advance(SECOND)
+    assert desk.refusal(other) is not None
+    assert [each.id for each in desk.machine.escalations()] == [escalation.id]
+
+
 def test_there_may_be_only_so_many(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(escalations, "ESCALATIONS_MAX", 1)
     desk.lock()
