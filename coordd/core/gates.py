@@ -88,6 +88,12 @@ class Gates:
         elif limit.gate is not None:
             self._answer(limit, limit.gate, command.id, is_let_in=is_let_in, now=now)
 
+    def end_pause(self, gate: Gate, now: int) -> None:
+        """Let the next call probe: an operator knows better than what upstream said."""
+        if gate.closed_until > now:
+            gate.closed_until = gate.struck_at = now
+            self._change(gate)
+
     def load(self, limit: "Limit", gate: Gate) -> None:
         """Take a gate in as it was stored, after the permits: a probe that is not among them is over."""
         if gate.probe_id and gate.probe_id not in limit.open:

@@ -41,7 +41,7 @@ class Overrides:
             )
         limit = self._rate_limits.limit(command.endpoint)
         self._update_windows(limit.windows, limit.rule.windows, command.windows)
-        self._rate_limits.upstream.forget(limit, command.windows)
+        self._rate_limits.heed_operator(limit, command.windows, now)
         self._ledger.freed.append(limit.key)
         return Updated(subject=limit.windows.name)
 

@@ -4,7 +4,7 @@ Owns: each endpoint's windows, open permits and bookings. A permit is charged wh
 only serves to settle it, so one whose time has passed is simply dropped and stays charged.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from msgspec.structs import replace
@@ -112,15 +112,15 @@ class RateLimits:
         "_ledger",
         "_limits",
         "_queues",
+        "_upstream",
         "permits",
-        "upstream",
     )
 
     def __init__(self, rules: Rules, ledger: Ledger, queues: Queues, sharing: Sharing) -> None:
         self._ledger = ledger
         self._queues = queues
         self._gates = Gates(ledger)
-        self.upstream = Upstream(ledger)
+        self._upstream = Upstream(ledger)
         self._horizon_ns = rules.schedule_horizon_ns
         self._changed = ledger.changes.of[Table.PERMITS]
         self._changed_bookings = ledger.changes.of[Table.BOOKINGS]
@@ -369,15 +369,21 @@ class RateLimits:
 
     def load_learned(self, learned: LearnedLimit) -> None:
         """Take a learnt limit in as it was stored, after operators' changes."""
-        self.upstream.load_limit(self._limits.get(_name(learned.subject)), learned)
+        self._upstream.load_limit(self._limits.get(_name(learned.subject)), learned)
 
     def load_foreign(self, usage: ForeignUsage, now: int) -> None:
         """Take in, as it was stored, what others use."""
-        self.upstream.load_foreign(self._limits.get(_name(usage.subject)), usage, now)
+        self._upstream.load_foreign(self._limits.get(_name(usage.subject)), usage, now)
 
     def gates(self) -> list[Gate]:
         """Return the gate of every endpoint of which upstream has refused a call."""
         return [limit.gate for limit in self if limit.gate is not None]
+
+    def heed_operator(self, limit: Limit, lengths_ns: Iterable[int], now: int) -> None:
+        """Forget what upstream taught of some windows, and let the next call find out anew."""
+        self._upstream.forget(limit, lengths_ns)
+        if limit.gate is not None:
+            self._gates.end_pause(limit.gate, now)
 
     def shut_gates(self) -> tuple[Gate, ...]:
         """Return copies of the gates that are not open, as they are now."""
@@ -502,7 +508,7 @@ class RateLimits:
         pause_ns = NOT_TOLD
         if command.headers and command.is_sent:
             told = parse(command.headers, now, limit.rule.reset_form)
-            pause_ns = self.upstream.learn(limit, told, permit, now)
+            pause_ns = self._upstream.learn(limit, told, permit, now)
         if command.status_code or limit.gate is not None:
             self._gates.report(limit, command, pause_ns, now)
         if permit is None:

@@ -131,7 +131,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateLimit(self, request, context):
-        """Changes an endpoint's window limits; kept over restarts until the configuration file says otherwise.
+        """Changes an endpoint's window limits; kept over restarts until the configuration file says otherwise. What upstream has
+        taught of them is dropped, and if the gate is closed, the next call probes.
         Errors: NOT_FOUND (unknown endpoint), INVALID_ARGUMENT (unknown window, or windows that contradict each other).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -44,7 +44,8 @@ class AdminServiceStub:
     ListLimits: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListLimitsRequest, _admin_pb2.ListLimitsResponse]
     """Every endpoint's limit, by name."""
     UpdateLimit: _grpc.UnaryUnaryMultiCallable[_admin_pb2.UpdateLimitRequest, _admin_pb2.UpdateLimitResponse]
-    """Changes an endpoint's window limits; kept over restarts until the configuration file says otherwise.
+    """Changes an endpoint's window limits; kept over restarts until the configuration file says otherwise. What upstream has
+    taught of them is dropped, and if the gate is closed, the next call probes.
     Errors: NOT_FOUND (unknown endpoint), INVALID_ARGUMENT (unknown window, or windows that contradict each other).
     """
     ForceRelease: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ForceReleaseRequest, _admin_pb2.ForceReleaseResponse]
@@ -82,7 +83,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     ListLimits: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListLimitsRequest, _admin_pb2.ListLimitsResponse]  # type: ignore[assignment]
     """Every endpoint's limit, by name."""
     UpdateLimit: _aio.UnaryUnaryMultiCallable[_admin_pb2.UpdateLimitRequest, _admin_pb2.UpdateLimitResponse]  # type: ignore[assignment]
-    """Changes an endpoint's window limits; kept over restarts until the configuration file says otherwise.
+    """Changes an endpoint's window limits; kept over restarts until the configuration file says otherwise. What upstream has
+    taught of them is dropped, and if the gate is closed, the next call probes.
     Errors: NOT_FOUND (unknown endpoint), INVALID_ARGUMENT (unknown window, or windows that contradict each other).
     """
     ForceRelease: _aio.UnaryUnaryMultiCallable[_admin_pb2.ForceReleaseRequest, _admin_pb2.ForceReleaseResponse]  # type: ignore[assignment]
@@ -147,7 +149,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.UpdateLimitRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.UpdateLimitResponse, _abc.Awaitable[_admin_pb2.UpdateLimitResponse]]:
-        """Changes an endpoint's window limits; kept over restarts until the configuration file says otherwise.
+        """Changes an endpoint's window limits; kept over restarts until the configuration file says otherwise. What upstream has
+        taught of them is dropped, and if the gate is closed, the next call probes.
         Errors: NOT_FOUND (unknown endpoint), INVALID_ARGUMENT (unknown window, or windows that contradict each other).
         """
 

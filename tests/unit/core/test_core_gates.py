@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from core_desk import T0, Desk, rules_of
 
-from coordd.core.commands import OpenSession, RecordUsage, ScheduleRequest, TakePermit
+from coordd.core.commands import OpenSession, RecordUsage, ScheduleRequest, TakePermit, UpdateLimit
 from coordd.core.limits import DAY, HOUR, MILLISECOND, MINUTE, SECOND
 from coordd.core.outcomes import Alert, Expired, GateChanged, Reason
 from coordd.core.records import Gate, Permit, Table
@@ -343,6 +343,18 @@ def test_a_session_is_told_which_gates_are_not_open(desk: Desk) -> None:
     desk.advance(10 * SECOND)
     desk.report(desk.permit("e"), status_code=200)
     assert desk.do(OpenSession(worker="w3")).gates == ()
+
+
+def test_an_operators_word_ends_the_pause_and_the_next_call_probes(desk: Desk) -> None:
+    close(desk)
+    waiters = [desk.wait(wanted(wait_ns=HOUR)) for _ in range(2)]
+    desk.do(UpdateLimit(endpoint="e", windows={100 * SECOND: 40}))
+    assert desk.granted(waiters[0]) is not None
+    assert desk.granted(waiters[1]) is None
+    assert state(desk) == GateState.PROBING
+    before = len(changes(desk))
+    desk.do(UpdateLimit(endpoint="e", windows={100 * SECOND: 50}))
+    assert len(changes(desk)) == before
 
 
 def test_a_restart_keeps_it_closed_and_its_strikes(desk: Desk) -> None:
