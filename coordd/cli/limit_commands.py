@@ -281,6 +281,67 @@ def set_limit(invocation: Invocation, endpoint: str, windows: tuple[admin_pb2.Wi
     invocation.printer.message(answer.limit, lambda: Listing([answer.limit], _LIMITS))
 
 
+def _of_each(allocation: rate_limit_pb2.WorkerAllocation, field: str) -> str:
+    """One number of every window in one cell, shortest window first."""
+    return "  ".join(str(getattr(window, field)) for window in allocation.windows)
+
+
+def _used_text(allocation: rate_limit_pb2.WorkerAllocation) -> str:
+    """Every window's used and allocated in one cell: `15m 12/18  1h 30/72`."""
+    return "  ".join(
+        f"{length(window.window)} {window.used}/{window.allocated}" for window in allocation.windows
+    )
+
+
+_SHARES: tuple[Column[rate_limit_pb2.WorkerAllocation], ...] = (
+    Column("WORKER", lambda allocation: allocation.worker),
+    Column("USED / ALLOCATED", _used_text),
+    Column("REMAINING", lambda allocation: _of_each(allocation, "remaining"), right=True),
+    Column("OWN", lambda allocation: _of_each(allocation, "own"), right=True),
+    Column("LENT", lambda allocation: _of_each(allocation, "lent"), right=True),
+    Column("BORROWED", lambda allocation: _of_each(allocation, "borrowed"), right=True),
+    Column("QUEUED", lambda allocation: allocation.queued_permits, right=True),
+    Column("WEIGHT", lambda allocation: f"{allocation.weight:g}", right=True),
+    Column("EFFICIENCY", lambda allocation: f"{allocation.efficiency:.0%}", right=True),
+    Column("WANTS", lambda allocation: f"{allocation.demand_per_s:.2g}/s", right=True),
+)
+
+
+@limits.command("shares", short_help="Say who shares an endpoint, and who has how much.")
+@click.argument("endpoint", shell_complete=complete_endpoint)
+@click.option("--worker", default="", help="Only this worker's part, of any endpoint.")
+@click.option("--limit", type=WholeNumber(1), help="At most so many workers.  [default: all]")
+@pass_invocation
+def list_shares(invocation: Invocation, endpoint: str, worker: str, limit: int | None) -> None:
+    """Say who shares ENDPOINT now, and each one's part of each window.
+
+    OWN is a worker's part by weight, ALLOCATED what it gets if it asks for all it can. What it has LENT it is
+    not expected to want; what it has BORROWED it has used beyond its own.
+    """
+
+    def fetch(page_size: int, page_token: str) -> tuple[Iterable[rate_limit_pb2.WorkerAllocation], str]:
+        request = rate_limit_pb2.ListWorkerAllocationsRequest(
+            endpoint=endpoint, page_size=page_size, page_token=page_token
+        )
+        response = invocation.daemon.ask(invocation.daemon.rate_limit.ListWorkerAllocations, request)
+        return response.workers, response.next_page_token
+
+    found = [_share_of(invocation, endpoint, worker)] if worker else pages(fetch, limit)
+    invocation.printer.rows(found, _SHARES, none="nobody shares it")
+
+
+def _share_of(invocation: Invocation, endpoint: str, worker: str) -> rate_limit_pb2.WorkerAllocation:
+    request = rate_limit_pb2.GetWorkerAllocationRequest(endpoint=endpoint, worker=worker)
+    answer = invocation.daemon.ask(invocation.daemon.rate_limit.GetWorkerAllocation, request)
+    return rate_limit_pb2.WorkerAllocation(
+        worker=worker,
+        windows=answer.windows,
+        weight=answer.weight,
+        efficiency=answer.efficiency,
+        demand_per_s=answer.demand_per_s,
+    )
+
+
 _WINDOWS: tuple[Column[rate_limit_pb2.WindowCapacity], ...] = (
     Column("WINDOW", lambda window: length(window.window)),
     Column("LIMIT", lambda window: window.limit, right=True),

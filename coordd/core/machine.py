@@ -467,6 +467,14 @@ class Machine:
         """Return the open escalations as they are now, oldest first."""
         return [replace(escalation) for escalation in self._escalations.all()]
 
+    def allocations(self, endpoint: str, now: int, *, after: str, count: int) -> list[AllocationView]:
+        """Return the parts of `count` workers that share a fair endpoint now, by name, `after` one.
+
+        Raises: InvalidArgument (UNKNOWN_ENDPOINT). Cost: O(workers x log).
+        """
+        limit = self._rate_limits.limit(endpoint)
+        return self._rate_limits.allocations(limit, now, after=after, count=count)
+
     def counts(self) -> Counts:
         """Return how much there is of everything."""
         live = self._ledger.live

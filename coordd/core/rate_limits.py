@@ -9,6 +9,7 @@ from itertools import islice
 
 from msgspec.structs import replace
 
+from coordd.core.allocations import Allocations, undivided
 from coordd.core.claims import Blocked
 from coordd.core.class_queues import ClassQueue
 from coordd.core.commands import CancelSchedule, RecordUsage, ScheduleRequest, TakePermit
@@ -37,7 +38,7 @@ from coordd.core.shared_windows import SharedWindow, SharedWindows
 from coordd.core.shares import Shares, Used
 from coordd.core.sharing import Sharing
 from coordd.core.upstream import Lessons, Upstream
-from coordd.core.views import AllocationView, ForecastView, LimitView, ShareView, WindowView
+from coordd.core.views import AllocationView, ForecastView, LimitView, WindowView
 from coordd.core.windows import Full, Kept, Window, Windows
 
 _TOO_MANY_REQUESTS = 429
@@ -449,7 +450,9 @@ class RateLimits:
             claim_window_ns=limit.rule.claim_window_ns,
             queued=self._queues.length(limit.key),
             bookings=len(limit.windows.bookings),
-            active_workers=len(limit.windows.of[0].workers()),
+            active_workers=(
+                len(limit.shares.active()) if limit.shares is not None else len(limit.windows.of[0].workers())
+            ),
             violations=limit.violations,
             is_overridden=is_overridden(limit.windows, limit.rule),
             gate=self._gates.view(limit, now),
@@ -460,21 +463,18 @@ class RateLimits:
         )
 
     def allocation(self, limit: Limit, worker: str, now: int) -> AllocationView:
-        """Return a worker's part of each window.
+        """Return a worker's part of each window: of a fair limit by max-min, else all of it."""
+        if limit.shares is None:
+            return undivided(limit.windows, worker, now)
+        return Allocations(limit.shares, limit.windows, now, worker).of(worker)
 
-        Of a fair limit an equal share among active workers, else all of it.
-        """
-        limit.windows.roll(now)
-        active = limit.windows.of[0].workers() | {worker}
-        sharers = len(active) if limit.rule.is_fair else 1
-        shares = []
-        for window in limit.windows.of:
-            allocated, used = window.limit // sharers, window.used_by(worker)
-            remaining = max(0, min(allocated - used, window.limit - window.used))
-            shares.append(
-                ShareView(length_ns=window.length_ns, allocated=allocated, used=used, remaining=remaining)
-            )
-        return AllocationView(windows=tuple(shares), active_workers=len(active))
+    def allocations(self, limit: Limit, now: int, *, after: str, count: int) -> list[AllocationView]:
+        """Return the parts of `count` of the workers that share an endpoint now, by name, `after` one."""
+        if limit.shares is None:
+            return []
+        allocations = Allocations(limit.shares, limit.windows, now)
+        workers = [sharer.worker for sharer in allocations.sharers if sharer.worker > after]
+        return [allocations.of(worker) for worker in workers[:count]]
 
     # --------------------------------------------------------------------------------------------------------
 

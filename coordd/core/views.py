@@ -88,19 +88,31 @@ class LimitView(Struct, frozen=True, kw_only=True):
 
 
 class ShareView(Struct, frozen=True, kw_only=True):
-    """A worker's part of one window."""
+    """A worker's part of one window.
+
+    `own`: by its weight, 0 where nothing is shared. `lent`: what of that it is not expected to want.
+    `borrowed`: what it uses beyond that.
+    """
 
     length_ns: int
     allocated: int
     used: int
     remaining: int
+    own: int = 0
+    lent: int = 0
+    borrowed: int = 0
 
 
 class AllocationView(Struct, frozen=True, kw_only=True):
-    """A worker's part of an endpoint."""
+    """A worker's part of an endpoint; `name` is the worker's. `efficiency`: 0..1."""
 
+    name: str
     windows: tuple[ShareView, ...]
     active_workers: int
+    weight: float = 1.0
+    efficiency: float = 1.0
+    demand_per_s: float = 0.0
+    queued_units: int = 0
 
 
 class PoolView(Struct, frozen=True, kw_only=True):

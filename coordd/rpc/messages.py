@@ -306,17 +306,38 @@ def _window_capacity(window: views.WindowView, now: int) -> rate_limit_pb2.Windo
 
 def allocation(share: views.AllocationView) -> rate_limit_pb2.GetWorkerAllocationResponse:
     """Return a worker's part of an endpoint."""
-    windows = [
-        rate_limit_pb2.WindowAllocation(
-            name=window_name(window.length_ns),
-            window=duration(window.length_ns),
-            allocated=window.allocated,
-            used=window.used,
-            remaining=window.remaining,
-        )
-        for window in share.windows
-    ]
-    return rate_limit_pb2.GetWorkerAllocationResponse(windows=windows, active_workers=share.active_workers)
+    return rate_limit_pb2.GetWorkerAllocationResponse(
+        windows=map(_window_allocation, share.windows),
+        active_workers=share.active_workers,
+        weight=share.weight,
+        efficiency=share.efficiency,
+        demand_per_s=share.demand_per_s,
+    )
+
+
+def worker_allocation(share: views.AllocationView) -> rate_limit_pb2.WorkerAllocation:
+    """Return a worker's part of an endpoint, with its name."""
+    return rate_limit_pb2.WorkerAllocation(
+        worker=share.name,
+        windows=map(_window_allocation, share.windows),
+        weight=share.weight,
+        efficiency=share.efficiency,
+        demand_per_s=share.demand_per_s,
+        queued_permits=share.queued_units,
+    )
+
+
+def _window_allocation(share: views.ShareView) -> rate_limit_pb2.WindowAllocation:
+    return rate_limit_pb2.WindowAllocation(
+        name=window_name(share.length_ns),
+        window=duration(share.length_ns),
+        allocated=share.allocated,
+        used=share.used,
+        remaining=share.remaining,
+        own=share.own,
+        lent=share.lent,
+        borrowed=share.borrowed,
+    )
 
 
 def health(utilisation: float) -> rate_limit_pb2.Health.ValueType:

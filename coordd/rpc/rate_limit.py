@@ -9,6 +9,9 @@ from coordd.rpc.backend import Backend
 from coordd.v1 import rate_limit_pb2 as pb
 from coordd.v1 import rate_limit_pb2_grpc
 
+# Names the list in page tokens.
+_WORKERS = "workers"
+
 
 class RateLimitServicer(rate_limit_pb2_grpc.RateLimitServiceServicer):
     """Permits to call third-party endpoints."""
@@ -86,6 +89,23 @@ class RateLimitServicer(rate_limit_pb2_grpc.RateLimitServiceServicer):
         worker = fields.worker(request.worker)
         share = await self._engine.read(lambda machine, now: machine.allocation(endpoint, worker, now))
         return messages.allocation(share)
+
+    async def ListWorkerAllocations(
+        self, request: pb.ListWorkerAllocationsRequest, context: Any
+    ) -> pb.ListWorkerAllocationsResponse:
+        """See the proto."""
+        endpoint = fields.name("endpoint", request.endpoint)
+        size = fields.page_size(request.page_size)
+        after = fields.after_name(_WORKERS, request.page_token)
+        # One more than asked for tells whether this page is the last.
+        found = await self._engine.read(
+            lambda machine, now: machine.allocations(endpoint, now, after=after, count=size + 1)
+        )
+        page = found[:size]
+        return pb.ListWorkerAllocationsResponse(
+            workers=map(messages.worker_allocation, page),
+            next_page_token=fields.page_token(_WORKERS, page[-1].name) if len(found) > size else "",
+        )
 
     async def GetSystemStatus(
         self, request: pb.GetSystemStatusRequest, context: Any

@@ -695,8 +695,9 @@ class WindowAllocation(_message.Message):
     name: _builtins.str
     """Output only. As in WindowCapacity."""
     allocated: _builtins.int
-    """Output only. With `allocation = "priority"` the whole limit; with `"fair"` this worker's max-min fair share among active
-    workers: never less than its own part by weight, if it wants that much, and more where others leave theirs.
+    """Output only. With `allocation = "priority"` the whole limit. With `"fair"` what this worker gets if it asks for all it can:
+    its max-min fair share among active workers and what these are expected to want. Never less than its own part, and more
+    where others leave theirs.
     """
     used: _builtins.int
     """Output only. What this worker has used of the window."""
@@ -771,6 +772,108 @@ class GetWorkerAllocationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetWorkerAllocationResponse: _TypeAlias = GetWorkerAllocationResponse  # noqa: Y015
+
+@_typing.final
+class ListWorkerAllocationsRequest(_message.Message):
+    """Asks for the parts of all workers that share an endpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    endpoint: _builtins.str
+    """Required. An endpoint from the configuration."""
+    page_size: _builtins.int
+    """Optional. 1..1000; 0 means 100."""
+    page_token: _builtins.str
+    """Optional. `next_page_token` of the previous page. Empty: the first page."""
+    def __init__(
+        self,
+        *,
+        endpoint: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWorkerAllocationsRequest: _TypeAlias = ListWorkerAllocationsRequest  # noqa: Y015
+
+@_typing.final
+class WorkerAllocation(_message.Message):
+    """A worker's part of an endpoint. The fields are those of GetWorkerAllocationResponse."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    WINDOWS_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    EFFICIENCY_FIELD_NUMBER: _builtins.int
+    DEMAND_PER_S_FIELD_NUMBER: _builtins.int
+    QUEUED_PERMITS_FIELD_NUMBER: _builtins.int
+    worker: _builtins.str
+    """Output only. The worker."""
+    weight: _builtins.float
+    """Output only. Its weight in the sharing."""
+    efficiency: _builtins.float
+    """Output only. Share of its calls that succeeded of late, 0..1; 1 before the first report."""
+    demand_per_s: _builtins.float
+    """Output only. Calls a second it is expected to want."""
+    queued_permits: _builtins.int
+    """Output only. Permits that it waits for now."""
+    @_builtins.property
+    def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___WindowAllocation]:
+        """Output only. Every window, shortest first."""
+
+    def __init__(
+        self,
+        *,
+        worker: _builtins.str = ...,
+        windows: _abc.Iterable[Global___WindowAllocation] | None = ...,
+        weight: _builtins.float = ...,
+        efficiency: _builtins.float = ...,
+        demand_per_s: _builtins.float = ...,
+        queued_permits: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["demand_per_s", b"demand_per_s", "efficiency", b"efficiency", "queued_permits", b"queued_permits", "weight", b"weight", "windows", b"windows", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkerAllocation: _TypeAlias = WorkerAllocation  # noqa: Y015
+
+@_typing.final
+class ListWorkerAllocationsResponse(_message.Message):
+    """A page of workers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Output only. For the next page. Empty: this was the last."""
+    @_builtins.property
+    def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerAllocation]:
+        """Output only. By the worker's name."""
+
+    def __init__(
+        self,
+        *,
+        workers: _abc.Iterable[Global___WorkerAllocation] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWorkerAllocationsResponse: _TypeAlias = ListWorkerAllocationsResponse  # noqa: Y015
 
 @_typing.final
 class GetSystemStatusRequest(_message.Message):

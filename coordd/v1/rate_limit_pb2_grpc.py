@@ -72,6 +72,11 @@ class RateLimitServiceStub:
                 request_serializer=coordd_dot_v1_dot_rate__limit__pb2.GetWorkerAllocationRequest.SerializeToString,
                 response_deserializer=coordd_dot_v1_dot_rate__limit__pb2.GetWorkerAllocationResponse.FromString,
                 _registered_method=True)
+        self.ListWorkerAllocations = channel.unary_unary(
+                '/coordd.v1.RateLimitService/ListWorkerAllocations',
+                request_serializer=coordd_dot_v1_dot_rate__limit__pb2.ListWorkerAllocationsRequest.SerializeToString,
+                response_deserializer=coordd_dot_v1_dot_rate__limit__pb2.ListWorkerAllocationsResponse.FromString,
+                _registered_method=True)
         self.GetSystemStatus = channel.unary_unary(
                 '/coordd.v1.RateLimitService/GetSystemStatus',
                 request_serializer=coordd_dot_v1_dot_rate__limit__pb2.GetSystemStatusRequest.SerializeToString,
@@ -139,6 +144,14 @@ class RateLimitServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListWorkerAllocations(self, request, context):
+        """The parts of all workers that share an endpoint now; nobody's where `allocation = "priority"`.
+        Errors: INVALID_ARGUMENT (UNKNOWN_ENDPOINT, INVALID_PAGE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetSystemStatus(self, request, context):
         """Every endpoint's health.
         """
@@ -183,6 +196,11 @@ def add_RateLimitServiceServicer_to_server(servicer, server):
                     servicer.GetWorkerAllocation,
                     request_deserializer=coordd_dot_v1_dot_rate__limit__pb2.GetWorkerAllocationRequest.FromString,
                     response_serializer=coordd_dot_v1_dot_rate__limit__pb2.GetWorkerAllocationResponse.SerializeToString,
+            ),
+            'ListWorkerAllocations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWorkerAllocations,
+                    request_deserializer=coordd_dot_v1_dot_rate__limit__pb2.ListWorkerAllocationsRequest.FromString,
+                    response_serializer=coordd_dot_v1_dot_rate__limit__pb2.ListWorkerAllocationsResponse.SerializeToString,
             ),
             'GetSystemStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSystemStatus,
@@ -382,6 +400,33 @@ class RateLimitService:
             '/coordd.v1.RateLimitService/GetWorkerAllocation',
             coordd_dot_v1_dot_rate__limit__pb2.GetWorkerAllocationRequest.SerializeToString,
             coordd_dot_v1_dot_rate__limit__pb2.GetWorkerAllocationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWorkerAllocations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coordd.v1.RateLimitService/ListWorkerAllocations',
+            coordd_dot_v1_dot_rate__limit__pb2.ListWorkerAllocationsRequest.SerializeToString,
+            coordd_dot_v1_dot_rate__limit__pb2.ListWorkerAllocationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,10 @@ class RateLimitServiceStub:
     """Gives a booking back. Idempotent. Errors: FAILED_PRECONDITION (NOT_HOLDER), NOT_FOUND (id never given)."""
     GetWorkerAllocation: _grpc.UnaryUnaryMultiCallable[_rate_limit_pb2.GetWorkerAllocationRequest, _rate_limit_pb2.GetWorkerAllocationResponse]
     """What of each window a worker may count on, and what it has used."""
+    ListWorkerAllocations: _grpc.UnaryUnaryMultiCallable[_rate_limit_pb2.ListWorkerAllocationsRequest, _rate_limit_pb2.ListWorkerAllocationsResponse]
+    """The parts of all workers that share an endpoint now; nobody's where `allocation = "priority"`.
+    Errors: INVALID_ARGUMENT (UNKNOWN_ENDPOINT, INVALID_PAGE).
+    """
     GetSystemStatus: _grpc.UnaryUnaryMultiCallable[_rate_limit_pb2.GetSystemStatusRequest, _rate_limit_pb2.GetSystemStatusResponse]
     """Every endpoint's health."""
 
@@ -93,6 +97,10 @@ class RateLimitServiceAsyncStub(RateLimitServiceStub):
     """Gives a booking back. Idempotent. Errors: FAILED_PRECONDITION (NOT_HOLDER), NOT_FOUND (id never given)."""
     GetWorkerAllocation: _aio.UnaryUnaryMultiCallable[_rate_limit_pb2.GetWorkerAllocationRequest, _rate_limit_pb2.GetWorkerAllocationResponse]  # type: ignore[assignment]
     """What of each window a worker may count on, and what it has used."""
+    ListWorkerAllocations: _aio.UnaryUnaryMultiCallable[_rate_limit_pb2.ListWorkerAllocationsRequest, _rate_limit_pb2.ListWorkerAllocationsResponse]  # type: ignore[assignment]
+    """The parts of all workers that share an endpoint now; nobody's where `allocation = "priority"`.
+    Errors: INVALID_ARGUMENT (UNKNOWN_ENDPOINT, INVALID_PAGE).
+    """
     GetSystemStatus: _aio.UnaryUnaryMultiCallable[_rate_limit_pb2.GetSystemStatusRequest, _rate_limit_pb2.GetSystemStatusResponse]  # type: ignore[assignment]
     """Every endpoint's health."""
 
@@ -166,6 +174,16 @@ class RateLimitServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_rate_limit_pb2.GetWorkerAllocationResponse, _abc.Awaitable[_rate_limit_pb2.GetWorkerAllocationResponse]]:
         """What of each window a worker may count on, and what it has used."""
+
+    @_abc_1.abstractmethod
+    def ListWorkerAllocations(
+        self,
+        request: _rate_limit_pb2.ListWorkerAllocationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rate_limit_pb2.ListWorkerAllocationsResponse, _abc.Awaitable[_rate_limit_pb2.ListWorkerAllocationsResponse]]:
+        """The parts of all workers that share an endpoint now; nobody's where `allocation = "priority"`.
+        Errors: INVALID_ARGUMENT (UNKNOWN_ENDPOINT, INVALID_PAGE).
+        """
 
     @_abc_1.abstractmethod
     def GetSystemStatus(

@@ -224,12 +224,20 @@ def _read_window_allocation(message: pb.WindowAllocation) -> WindowAllocation:
         allocated=message.allocated,
         used=message.used,
         remaining=message.remaining,
+        own=message.own,
+        lent=message.lent,
+        borrowed=message.borrowed,
     )
 
 
 def _read_allocation(reply: pb.GetWorkerAllocationResponse) -> WorkerAllocation:
+    # A daemon that does not know weights gives everybody the same.
     return WorkerAllocation(
-        windows=tuple(map(_read_window_allocation, reply.windows)), active_workers=reply.active_workers
+        windows=tuple(map(_read_window_allocation, reply.windows)),
+        active_workers=reply.active_workers,
+        weight=reply.weight or 1.0,
+        efficiency=reply.efficiency if reply.weight else 1.0,
+        demand_per_s=reply.demand_per_s,
     )
 
 

@@ -311,13 +311,23 @@ class Booking:
 
 @dataclass(frozen=True, slots=True)
 class WindowAllocation:
-    """A worker's part of one window."""
+    """A worker's part of one window.
+
+    Attributes:
+        allocated: what the worker gets if it asks for all it can.
+        own: its own part by weight; 0 where nothing is shared.
+        lent: what of its own part it is not expected to want, and others may use.
+        borrowed: what it has used beyond its own part.
+    """
 
     name: str
     window_s: float
     allocated: int
     used: int
     remaining: int
+    own: int = 0
+    lent: int = 0
+    borrowed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +336,9 @@ class WorkerAllocation:
 
     windows: tuple[WindowAllocation, ...]
     active_workers: int
+    weight: float = 1.0
+    efficiency: float = 1.0
+    demand_per_s: float = 0.0
 
 
 class GateState(_WireEnum):

@@ -363,17 +363,19 @@ def test_allocation_by_priority_is_the_whole_limit(desk: Desk) -> None:
     assert (share.allocated, share.used, share.remaining) == (3, 0, 2)
 
 
-def test_allocation_of_a_fair_limit_is_an_equal_share_among_active_workers() -> None:
+def test_allocation_of_a_fair_limit_is_what_a_worker_gets_if_it_asks_for_all_it_can() -> None:
     fair = LimitRule(windows={100 * SECOND: 10}, use_within_ns=10 * SECOND, is_fair=True)
     desk = Desk(rules_of(limits={"fair": fair}))
     desk.permit("fair", "w1", count=2)
     view = desk.machine.allocation("fair", "w2", desk.now)
     assert view.active_workers == 2
-    assert [(w.allocated, w.used, w.remaining) for w in view.windows] == [(5, 0, 5)]
+    assert [(w.allocated, w.used, w.remaining) for w in view.windows] == [(8, 0, 8)]
     desk.permit("fair", "w1", count=6)
     desk.permit("fair", "w2", count=1)
-    assert desk.machine.allocation("fair", "w1", desk.now).windows[0].remaining == 0
-    desk.advance(3 * MINUTE)
+    own, other = (desk.machine.allocation("fair", worker, desk.now).windows[0] for worker in ("w1", "w2"))
+    assert (own.own, own.allocated, own.used, own.remaining, own.lent, own.borrowed) == (5, 9, 8, 1, 0, 3)
+    assert (other.own, other.allocated, other.used, other.lent, other.borrowed) == (5, 5, 1, 4, 0)
+    desk.advance(8 * MINUTE)
     assert desk.machine.allocation("fair", "w2", desk.now).active_workers == 1
 
 
