@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 from coordd.v1 import session_pb2 as pb
 from coordd_client import sessions
 from coordd_client.errors import CoorddError, InvalidRequest, SessionTaken, Unavailable
-from coordd_client.messages import seconds, stream_ended
+from coordd_client.messages import seconds
 from coordd_client.permits import read_gate
 from coordd_client.retries import Backoff
 from coordd_client.session import Kept, Session
@@ -237,7 +237,7 @@ class HeldSession:
                     return self._closed()
                 case _:
                     self._told(message)
-        raise stream_ended()
+        raise Unavailable("the session's stream ended without a goodbye")
 
     def _registered(self, registered: pb.Registered) -> None:
         self._session_id = registered.session_id

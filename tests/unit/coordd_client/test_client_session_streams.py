@@ -37,7 +37,7 @@ class Script:
         self.keepalives = 0
         self.is_silent = False
         self._has_heard = asyncio.Event()
-        self._said: asyncio.Queue[pb.ConnectResponse] = asyncio.Queue()
+        self._said: asyncio.Queue[pb.ConnectResponse | None] = asyncio.Queue()
         server.answers["Connect"] = self._connect
         server.answers["RequestLock"] = reply(
             engagement_pb2.RequestLockResponse(granted=lock(expires_in_s=60))
@@ -53,11 +53,17 @@ class Script:
     def say(self, **message: Any) -> None:
         self._said.put_nowait(pb.ConnectResponse(**message))
 
+    def hang_up(self) -> None:
+        """End the stream without a word."""
+        self._said.put_nowait(None)
+
     async def _connect(self, requests: Any, context: Any) -> AsyncIterator[pb.ConnectResponse]:
         listening = asyncio.create_task(self._listen(requests))
         try:
             while True:
                 message = await self._said.get()
+                if message is None:
+                    return
                 yield message
                 if message.HasField("closed"):
                     return
@@ -159,6 +165,14 @@ async def test_a_daemon_that_answers_no_longer_is_left_and_looked_for(server: Sc
         assert session.is_connected
     assert [register.session_id for register in script.registers[:2]] == [0, 7]
     assert not script.registers[1].take_over
+
+
+async def test_a_stream_that_ends_without_a_goodbye_is_made_anew(server: ScriptedServer):
+    script = Script(server)
+    async with Client(server.address, worker="w1", config=FAST) as client, client.session() as session:
+        script.hang_up()
+        await script.heard(lambda: len(script.registers) == 2)
+        assert script.registers[1].session_id == session.session_id
 
 
 async def test_a_callback_that_fails_is_heard_of_at_the_end(server: ScriptedServer):

@@ -164,12 +164,15 @@ async def test_one_name_one_session(daemon: InMemoryDaemon):
         with pytest.raises(SessionTaken):
             async with second.session():
                 pass
+        events = taken.events()
         async with second.session(take_over=True):
             await daemon.advance(0)
             assert isinstance(taken.error, SessionTaken)
             assert not taken.is_connected
             with pytest.raises(SessionTaken):
                 await anext(taken.events())
+            with pytest.raises(SessionTaken):
+                await anext(events)
 
 
 async def test_one_client_one_session(daemon: InMemoryDaemon):
@@ -261,3 +264,21 @@ async def test_a_client_that_is_closed_before_its_session_says_so(daemon: InMemo
         await client.close()
     await session.__aexit__(None, None, None)
     assert daemon.sessions == ()
+
+
+async def test_a_client_that_is_closed_has_no_session():
+    client = Client("127.0.0.1:1", worker="w1")
+    await client.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        async with client.session():
+            pass
+
+
+async def test_what_is_left_of_a_block_that_ends_while_it_is_revoked_is_nobodys(daemon: InMemoryDaemon):
+    async with daemon.client("w1") as client, client.session():
+        async with client.lock("tweet:1", kind="reply") as lock:
+            pass
+        # Its keeper is gone, so there is nobody to cancel.
+        daemon._sessions.break_off(CoorddError("cut"))
+        await daemon.advance(5)
+        assert lock.left_s == 0
