@@ -397,7 +397,8 @@ class Windows:
             window.limit - window.used - max(0, units - window.used_above(kept.priority)) - count
             for window, units in zip(self.of, kept.units, strict=True)
         ]
-        if not kept.expected and min(rooms) >= self._booked:
+        most = max((expected.most for expected in kept.expected if expected is not None), default=0)
+        if min(rooms) >= self._booked + most:
             return True
         return min(rooms) >= 0 and self.earliest(count, now, self.use_within_ns, now, kept).at == now
 

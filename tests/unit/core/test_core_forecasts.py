@@ -209,3 +209,13 @@ def test_demand_of_a_bin_is_part_of_the_digest(desk: Desk) -> None:
     before = desk.machine.digest()
     desk.permit("e")
     assert desk.machine.digest() != before
+
+
+def test_hour_that_had_nothing_keeps_the_level(desk: Desk) -> None:
+    """A profile can't say how much more than nothing an hour is."""
+    for hour in range(60):
+        if hour % 24 != 5:
+            learn(desk, per_bin=1, bins=1)
+        desk.advance((T0 // HOUR + hour + 1) * HOUR - desk.now)
+    learn(desk, per_bin=1, bins=1)
+    assert rates(desk)[CRITICAL] > 0
