@@ -57,7 +57,10 @@ class Gates:
         until = self.shut_until(limit, gate, now) if gate.closed_until else 0
         if not until:
             return blocked
-        retry_at = until if blocked is None else max(until, blocked.retry_at)
+        # A probe is answered sooner than its time is over, mostly: it is worth asking again.
+        retry_at = until if gate.closed_until > now else min(until, now + limit.rule.backoff_ns)
+        if blocked is not None:
+            retry_at = max(retry_at, blocked.retry_at)
         return Blocked(
             reason=Reason.GATE, subject=limit.name, key=limit.key, retry_at=retry_at, frees_at=until
         )

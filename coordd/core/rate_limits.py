@@ -197,6 +197,10 @@ class RateLimits:
     def least_wait(self, command: TakePermit, rank: Rank, blocked: Blocked, now: int) -> int:
         """See `Component.least_wait`."""
         limit = self._limits[command.endpoint]
+        if limit.gate is not None and blocked.reason is Reason.GATE:
+            # A probe may be answered at any moment, and those ahead need no longer than the windows do.
+            ahead = self._queues.units_ahead(limit.key, rank, now)
+            return max(limit.gate.closed_until, limit.windows.no_sooner(ahead + command.count, now)) - now
         return least_wait(limit.windows, command.count, rank, blocked, now, queues=self._queues)
 
     def is_for(self, command: TakePermit, grant: object) -> bool:
@@ -722,7 +726,7 @@ def least_wait(
     ahead are counted as if each window were the only one.
     """
     ahead = queues.units_ahead(blocked.key, rank, now)
-    if not ahead or blocked.reason == Reason.GATE:
+    if not ahead:
         return max(0, blocked.retry_at - now)
     return windows.no_sooner(ahead + count, now) - now
 

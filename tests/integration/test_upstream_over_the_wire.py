@@ -195,10 +195,11 @@ async def test_a_restart_after_a_kill_keeps_limits_gates_and_what_others_use(
         api = Api(channel)
         after = [await status(api, endpoint) for endpoint in ("github", "flask")]
         waiting = api.rate_limit.AwaitPermit(
-            pb.AwaitPermitRequest(endpoint="flask", worker="w", wait_timeout={"nanos": 100_000_000}),
+            pb.AwaitPermitRequest(endpoint="flask", worker="w", wait_timeout={"seconds": 7200}),
             timeout=DEADLINE_S,
         )
         assert (await waiting.read()).queued.blocked_by.reason == common_pb2.REFUSAL_REASON_GATE
+        waiting.cancel()
     again.process.kill()
     await again.process.communicate()
     assert [window.remaining for window in after[0].windows] == [987]

@@ -169,6 +169,17 @@ def test_one_probe_goes_to_the_first_in_the_queue_and_its_success_lets_the_other
     assert row[:3] == ("e", 0, 0)
 
 
+def test_behind_a_probe_it_is_worth_asking_again_soon_and_waiting_is_not_refused() -> None:
+    desk = Desk(rules_of(limits={"e": RULE}, is_shedding=True))
+    close(desk)
+    assert desk.refused(wanted(wait_ns=9 * SECOND)).reason == Reason.WOULD_TIME_OUT
+    desk.wait(wanted(wait_ns=11 * SECOND))
+    desk.advance(10 * SECOND)
+    assert state(desk) == GateState.PROBING
+    assert desk.refused(wanted()).retry_at == desk.now + 4 * SECOND
+    desk.wait(wanted(wait_ns=SECOND))
+
+
 def test_a_refused_probe_closes_it_again_for_longer(desk: Desk) -> None:
     close(desk, headers=())
     pauses = [gate(desk).opens_at - desk.now]
