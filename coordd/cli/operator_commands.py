@@ -55,7 +55,8 @@ def _counts(daemon: admin_pb2.GetStatusResponse) -> Text:
     mean = f", {length(daemon.commit_time_mean)} each" if daemon.HasField("commit_time_mean") else ""
     return Text(
         f"live     {counted(daemon.locks, 'lock')}, {counted(daemon.reservations, 'reservation')}, "
-        f"{counted(daemon.permits, 'permit')}, {counted(daemon.bookings, 'booking')}\n"
+        f"{counted(daemon.permits, 'permit')}, {counted(daemon.bookings, 'booking')}, "
+        f"{counted(daemon.bundles, 'bundle')}\n"
         f"workers  {counted(daemon.sessions, 'session')}\n"
         f"waiting  {counted(daemon.waiters, 'waiter')}, {daemon.waiters_away:,} of them away; "
         f"{counted(daemon.escalations, 'escalation')} to decide\n"

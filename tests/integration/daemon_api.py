@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 from coordd.core.limits import SECOND
 from coordd.v1 import (
     admin_pb2_grpc,
+    bundle_pb2_grpc,
     engagement_pb2,
     engagement_pb2_grpc,
     rate_limit_pb2,
@@ -75,6 +76,7 @@ class Api:
         self.engagement: Any = engagement_pb2_grpc.EngagementServiceStub(channel)
         self.reservation: Any = reservation_pb2_grpc.ReservationServiceStub(channel)
         self.rate_limit: Any = rate_limit_pb2_grpc.RateLimitServiceStub(channel)
+        self.bundle: Any = bundle_pb2_grpc.BundleServiceStub(channel)
         self.session: Any = session_pb2_grpc.SessionServiceStub(channel)
         self.admin: Any = admin_pb2_grpc.AdminServiceStub(channel)
 

@@ -92,7 +92,7 @@ def test_status_is_one_readable_screen(faring: ScriptedDaemon, run: Run) -> None
     assert result.exit_code == 0
     assert lines(result.stdout) == [
         f"coordd 0.1.0 at {where}: endpoints CRITICAL, granting, up 1h2m5s, clock 2026-11-23T16:00:48Z",
-        "live     12 locks, 0 reservations, 0 permits, 0 bookings",
+        "live     12 locks, 0 reservations, 0 permits, 0 bookings, 0 bundles",
         "workers  5 sessions",
         "waiting  7 waiters, 2 of them away; 0 escalations to decide",
         "done     0 commands in 1,234 commits, 1.2ms each; last id 0",
@@ -117,7 +117,7 @@ def test_status_counts_one_in_the_singular(faring: ScriptedDaemon, run: Run) -> 
         "GetStatus", admin_pb2.GetStatusResponse(locks=1, bookings=1, waiters=1, commits=1, sessions=1)
     )
     assert lines(run("status").stdout)[1:5] == [
-        "live     1 lock, 0 reservations, 0 permits, 1 booking",
+        "live     1 lock, 0 reservations, 0 permits, 1 booking, 0 bundles",
         "workers  1 session",
         "waiting  1 waiter, 0 of them away; 0 escalations to decide",
         "done     0 commands in 1 commit; last id 0",
