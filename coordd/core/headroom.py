@@ -10,7 +10,7 @@ served at all.
 Must not know: who waits, and how windows are counted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from coordd.core.expected import Expected, expected_of
@@ -87,16 +87,25 @@ class Headroom:
         """Return the most that `priority` can ever take at once."""
         return min(window.limit - self.floor(priority, window.limit) for window in windows.of)
 
-    def may_pass(self, count: int, ahead: Sequence[int], priority: int, windows: Windows, now: int) -> bool:
-        """Whether `priority` may take `count` though others go first, of the classes `ahead`."""
-        return all(class_ < priority and self.is_within(count, class_, windows, now) for class_ in ahead)
+    def may_pass(
+        self, count: int, ahead: Mapping[int, int], priority: int, windows: Windows, now: int
+    ) -> bool:
+        """Whether `priority` may take `count` though others go first.
 
-    def is_within(self, count: int, below: int, windows: Windows, now: int) -> bool:
+        Args: ahead: their classes, and how many the first of each wants.
+        """
+        return all(
+            class_ < priority and self.is_within(count, class_, wanted, windows, now)
+            for class_, wanted in ahead.items()
+        )
+
+    def is_within(self, count: int, below: int, wanted: int, windows: Windows, now: int) -> bool:
         """Whether a class above `below` that takes `count` takes only what is kept from `below` anyway.
 
-        Then whoever waits in that class, though it goes first, does not wait any longer for it.
+        Then whoever waits in that class for so many as are `wanted`, though it goes first, does not wait any
+        longer for it.
         """
-        kept = self.kept(below, windows, now)
+        kept = self.kept(below, windows, now, wanted)
         return kept is not None and (
             _is_within_floors(count, kept, windows) or _is_expected(count, kept, windows, now)
         )

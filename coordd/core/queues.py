@@ -111,6 +111,11 @@ class Queues:
             return []
         return self.orders[key].heads(now) if key in self.orders else [ranks[0]]
 
+    def first_wants(self, key: QueueKey, now: int) -> dict[int, int]:
+        """Return how many units the first of each class wants, of those `heads` returns."""
+        several = self._several.get(key, {})
+        return {rank[2]: several.get(rank, 0) + 1 for rank in self.heads(key, now)}
+
     def changes_at(self, key: QueueKey, now: int) -> int:
         """Return when somebody else may be next by the mere passing of time, who may be served; 0: never."""
         return self.orders[key].changes_at(now) if key in self.orders else 0

@@ -694,7 +694,9 @@ def blocked_by_windows(
     begins_at = pace.begins_at(rank[2]) if pace is not None else 0
     is_behind = bool(queues.units) and queues.is_ahead(key, rank, now)
     if is_behind and headroom is not None:
-        is_behind = not headroom.may_pass(count, queues.classes_ahead(key, rank, now), rank[2], windows, now)
+        wants = queues.first_wants(key, now)
+        ahead = {class_: wants.get(class_, 1) for class_ in queues.classes_ahead(key, rank, now)}
+        is_behind = not headroom.may_pass(count, ahead, rank[2], windows, now)
     aside = queues.units_aside(key, rank) if queues.aside else 0
     if not is_behind and begins_at <= now and windows.is_room(count + aside, now, kept):
         return None

@@ -173,6 +173,19 @@ def test_higher_class_passes_one_that_must_leave_it_room() -> None:
     desk.permit("e", priority=HIGH, count=99 - had)
 
 
+def test_first_that_wants_many_is_not_starved_by_those_who_may_pass() -> None:
+    """What is kept from it is what leaves it as many as it wants, and no more than that passes it."""
+    boosts = {LOW: 0, MEDIUM: 0, HIGH: 0, CRITICAL: 365 * DAY}
+    desk = Desk(rules_of(limits={"e": LIMIT}, boost_ns=boosts))
+    learn(desk, HIGH, per_bin=4, bins=600)
+    waiter = desk.wait(wanted(count=80, wait_ns=HOUR))
+    for _ in range(200):
+        if desk.granted(waiter) is None:
+            desk.do(wanted(HIGH))
+        desk.advance(SECOND)
+    assert desk.granted(waiter) is not None
+
+
 def test_booking_leaves_room_for_what_is_expected(desk: Desk) -> None:
     learn(desk, per_bin=4, bins=600)
     desk.advance(103 * SECOND)
