@@ -16,6 +16,7 @@ import grpc
 from coordd_client import arguments, bundles, escalations, locks, reservations
 from coordd_client import permits as permit_calls
 from coordd_client.binding import named_after
+from coordd_client.caller import WAIT_S_MIN, OnQueued, Stamped, is_answer, still_held, warn_of
 from coordd_client.claims import Claim
 from coordd_client.client import DEFAULT_ADDRESS
 from coordd_client.errors import CoorddError, DeadlineExceeded, Unavailable, raise_for
@@ -29,7 +30,6 @@ from coordd_client.holdings import (
 )
 from coordd_client.messages import Call, Method, Page, Terms, Wait, codecs, stream_ended
 from coordd_client.retries import Backoff, Config
-from coordd_client.session import WAIT_S_MIN, OnQueued, Stamped, is_answer, still_held, warn_of
 from coordd_client.transport import CHANNEL_OPTIONS
 from coordd_client.values import Bundle, Escalation, Lock, OnConflict, Permit, Priority, Queued, Reservation
 
@@ -39,8 +39,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _Session:
-    """As coordd_client.session, but blocking."""
+class _Caller:
+    """As coordd_client.caller, but blocking."""
 
     def __init__(self, worker: str, channel: grpc.Channel, config: Config) -> None:
         self.worker = worker
@@ -137,32 +137,32 @@ def _pause(backoff: Backoff, error: CoorddError, end_s: float) -> None:
 class _Block(Holding[T]):
     def __init__(
         self,
-        session: _Session,
+        caller: _Caller,
         terms: Terms[T],
         wait_s: float | None,
         on_queued: OnQueued | None,
         on_preempted: OnPreempted | None = None,
     ) -> None:
         super().__init__(terms, time.monotonic)
-        self._session = session
+        self._caller = caller
         self._wait_s = arguments.optional_seconds("wait", wait_s)
         self._on_queued = arguments.callback("on_queued", "each Queued", on_queued)
         self._on_preempted = arguments.callback("on_preempted", "the seconds left", on_preempted)
 
     def __enter__(self) -> Self:
         self.require_unused()
-        granted = self._session.ask(self._terms, self._wait_s, self._on_queued)
+        granted = self._caller.ask(self._terms, self._wait_s, self._on_queued)
         self.hold(granted.value, granted.as_of_s)
-        self._session.open_blocks.add(self)
+        self._caller.open_blocks.add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.end()
-        self._session.open_blocks.discard(self)
+        self._caller.open_blocks.discard(self)
         try:
-            self._session.call(self.ending(error), self._session.config.release_timeout_s)
+            self._caller.call(self.ending(error), self._caller.config.release_timeout_s)
         except CoorddError as failure:
             if error is None:
                 raise
@@ -170,7 +170,7 @@ class _Block(Holding[T]):
 
     def _renew(self) -> None:
         if self._terms.renew is not None:
-            renewed = self._session.call(self._terms.renew(self.grant))
+            renewed = self._caller.call(self._terms.renew(self.grant))
             self.extend(renewed.value.left_s, renewed.as_of_s)
             if renewed.value.is_preempted:
                 self.preempt(self.left_s)
@@ -207,7 +207,7 @@ class HeldBundle(_Block[Bundle], BundleHolding):
 def _method(build: Callable[P, Call[T]]) -> Callable[Concatenate["Client", P], T]:
     @named_after(build)
     def method(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._session.call(build(*args, **kwargs)).value
+        return self._caller.call(build(*args, **kwargs)).value
 
     return method
 
@@ -217,7 +217,7 @@ def _worker_method(
 ) -> Callable[Concatenate["Client", P], T]:
     @named_after(build, has_worker=True)
     def method(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._session.call(build(self.worker, *args, **kwargs)).value
+        return self._caller.call(build(self.worker, *args, **kwargs)).value
 
     return method
 
@@ -235,12 +235,12 @@ class Client:
     ) -> None:
         address = arguments.text("address", address)
         own = channel or grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
-        self._session = _Session(arguments.text("worker", worker), own, config or Config())
+        self._caller = _Caller(arguments.text("worker", worker), own, config or Config())
 
     @property
     def worker(self) -> str:
         """Who asks."""
-        return self._session.worker
+        return self._caller.worker
 
     def __enter__(self) -> Self:
         return self
@@ -248,11 +248,11 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._session.close()
+        self._caller.close()
 
     def close(self) -> None:
         """Closes the channel. Warns with a ResourceWarning of each block that has not ended."""
-        self._session.close()
+        self._caller.close()
 
     def lock(
         self,
@@ -271,7 +271,7 @@ class Client:
         terms = locks.terms(
             self.worker, item, kind=kind, ttl=ttl, priority=priority, quality=quality, on_conflict=on_conflict
         )
-        return HeldLock(self._session, terms, wait, on_queued, on_preempted)
+        return HeldLock(self._caller, terms, wait, on_queued, on_preempted)
 
     def reservation(
         self,
@@ -290,7 +290,7 @@ class Client:
         terms = reservations.terms(
             self.worker, type, resource_id, units=units, ttl=ttl, priority=priority, on_conflict=on_conflict
         )
-        return HeldReservation(self._session, terms, wait, on_queued, on_preempted)
+        return HeldReservation(self._caller, terms, wait, on_queued, on_preempted)
 
     def permit(
         self,
@@ -306,7 +306,7 @@ class Client:
         terms = permit_calls.terms(
             self.worker, endpoint, permits=permits, priority=priority, booking_id=booking_id
         )
-        return HeldPermit(self._session, terms, wait, on_queued)
+        return HeldPermit(self._caller, terms, wait, on_queued)
 
     def bundle(
         self,
@@ -322,7 +322,7 @@ class Client:
         terms = bundles.terms(
             self.worker, claims, priority=priority, quality=quality, on_conflict=on_conflict
         )
-        return HeldBundle(self._session, terms, wait, on_queued, on_preempted)
+        return HeldBundle(self._caller, terms, wait, on_queued, on_preempted)
 
     get_lock = _method(locks.get_lock)
     has_recent_engagement = _method(locks.has_recent_engagement)
@@ -338,10 +338,10 @@ class Client:
 
     def watch_escalations(self) -> Iterator[Escalation]:
         """Yields the open escalations, then each that changes. See coordd_client.Client.watch_escalations."""
-        backoff = Backoff(self._session.config)
+        backoff = Backoff(self._caller.config)
         while True:
             try:
-                for message in self._session.listen(escalations.WATCH, escalations.WATCH_S):
+                for message in self._caller.listen(escalations.WATCH, escalations.WATCH_S):
                     backoff.reset()
                     yield escalations.read_escalation(message.escalation)
             except DeadlineExceeded:
@@ -367,7 +367,7 @@ class Client:
     def _entries(self, page: Callable[[str], Call[Page[T]]]) -> Iterator[T]:
         token, is_last = "", False
         while not is_last:
-            got = self._session.call(page(token)).value
+            got = self._caller.call(page(token)).value
             yield from got.entries
             token = got.next_page_token
             is_last = not token

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from coordd_client import arguments
+from coordd_client.caller import Caller, OnQueued
 from coordd_client.errors import CoorddError
 from coordd_client.holdings import (
     BundleHolding,
@@ -18,7 +19,6 @@ from coordd_client.holdings import (
 )
 from coordd_client.leases import Keeper
 from coordd_client.messages import Terms
-from coordd_client.session import OnQueued, Session
 from coordd_client.values import Bundle, Lock, Permit, Reservation
 
 T = TypeVar("T")
@@ -29,32 +29,32 @@ class _Block(Holding[T]):
 
     def __init__(
         self,
-        session: Session,
+        caller: Caller,
         terms: Terms[T],
         wait_s: float | None,
         on_queued: OnQueued | None,
         on_preempted: OnPreempted | None = None,
     ) -> None:
-        super().__init__(terms, session.clock.now)
-        self._session = session
+        super().__init__(terms, caller.clock.now)
+        self._caller = caller
         self._wait_s = arguments.optional_seconds("wait", wait_s)
         self._on_queued = arguments.callback("on_queued", "each Queued", on_queued)
         self._on_preempted = arguments.callback("on_preempted", "the seconds left", on_preempted)
 
     async def __aenter__(self) -> Self:
         self.require_unused()
-        granted = await self._session.ask(self._terms, self._wait_s, self._on_queued)
+        granted = await self._caller.ask(self._terms, self._wait_s, self._on_queued)
         self.hold(granted.value, granted.as_of_s)
-        self._session.open_blocks.add(self)
+        self._caller.open_blocks.add(self)
         if self._terms.renew is not None and self.left_s < math.inf:
-            self._keeper = Keeper(self._session, self, self._terms.renew)
+            self._keeper = Keeper(self._caller, self, self._terms.renew)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.end()
-        self._session.open_blocks.discard(self)
+        self._caller.open_blocks.discard(self)
         if self._keeper is not None:
             try:
                 self._keeper.end(error)
@@ -64,7 +64,7 @@ class _Block(Holding[T]):
             if self._keeper.lost is not None:
                 return
         # A task of its own: a second cancellation must not keep the grant from going back.
-        giving_back = self._session.spawn(self._give_back(error))
+        giving_back = self._caller.spawn(self._give_back(error))
         try:
             await asyncio.shield(giving_back)
         except CoorddError as failure:
@@ -78,7 +78,7 @@ class _Block(Holding[T]):
     async def _give_back(self, error: BaseException | None) -> None:
         if self._keeper is not None:
             await self._keeper.ended()
-        await self._session.give_back(self.ending(error))
+        await self._caller.give_back(self.ending(error))
 
 
 class HeldLock(_Block[Lock], LockHolding):
@@ -99,4 +99,4 @@ class HeldBundle(_Block[Bundle], BundleHolding):
     async def _leave(self, error: BaseException | None) -> None:
         """Gives back what is left of a bundle of which something is lost."""
         with contextlib.suppress(CoorddError):
-            await asyncio.shield(self._session.spawn(self._give_back(error)))
+            await asyncio.shield(self._caller.spawn(self._give_back(error)))

@@ -14,13 +14,13 @@ from coordd_client import arguments, bundles, escalations, locks, reservations, 
 from coordd_client import permits as permit_calls
 from coordd_client.binding import named_after
 from coordd_client.blocks import HeldBundle, HeldLock, HeldPermit, HeldReservation
+from coordd_client.caller import Caller, OnQueued
 from coordd_client.claims import Claim
 from coordd_client.errors import DeadlineExceeded, Unavailable
 from coordd_client.held_session import HeldSession, OnRevoked
 from coordd_client.holdings import OnPreempted
 from coordd_client.messages import Call, Page
 from coordd_client.retries import Backoff, Config
-from coordd_client.session import OnQueued, Session
 from coordd_client.transport import Clock, GrpcTransport, MonotonicClock, Transport
 from coordd_client.values import Escalation, Lock, OnConflict, Priority, Reservation
 
@@ -33,7 +33,7 @@ DEFAULT_ADDRESS = "127.0.0.1:7651"
 def _method(build: Callable[P, Call[T]]) -> Callable[Concatenate["Client", P], Coroutine[Any, Any, T]]:
     @named_after(build)
     async def method(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._session.call(build(*args, **kwargs))
+        return await self._caller.call(build(*args, **kwargs))
 
     return method
 
@@ -43,7 +43,7 @@ def _worker_method(
 ) -> Callable[Concatenate["Client", P], Coroutine[Any, Any, T]]:
     @named_after(build, has_worker=True)
     async def method(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._session.call(build(self.worker, *args, **kwargs))
+        return await self._caller.call(build(self.worker, *args, **kwargs))
 
     return method
 
@@ -71,7 +71,7 @@ class Client:
         transport: Transport | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._session = Session(
+        self._caller = Caller(
             arguments.text("worker", worker),
             transport or GrpcTransport(arguments.text("address", address)),
             clock or MonotonicClock(),
@@ -81,7 +81,7 @@ class Client:
     @property
     def worker(self) -> str:
         """Who asks."""
-        return self._session.worker
+        return self._caller.worker
 
     async def __aenter__(self) -> Self:
         return self
@@ -89,14 +89,14 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._session.close()
+        await self._caller.close()
 
     async def close(self) -> None:
         """Finishes what is being given back, then closes. Every block must have ended before.
 
         Warns with a ResourceWarning of each that has not: what it holds is not given back, but runs out.
         """
-        await self._session.close()
+        await self._caller.close()
 
     # ---- what is held for the length of a block
 
@@ -138,7 +138,7 @@ class Client:
         terms = locks.terms(
             self.worker, item, kind=kind, ttl=ttl, priority=priority, quality=quality, on_conflict=on_conflict
         )
-        return HeldLock(self._session, terms, wait, on_queued, on_preempted)
+        return HeldLock(self._caller, terms, wait, on_queued, on_preempted)
 
     def reservation(
         self,
@@ -177,7 +177,7 @@ class Client:
         terms = reservations.terms(
             self.worker, type, resource_id, units=units, ttl=ttl, priority=priority, on_conflict=on_conflict
         )
-        return HeldReservation(self._session, terms, wait, on_queued, on_preempted)
+        return HeldReservation(self._caller, terms, wait, on_queued, on_preempted)
 
     def permit(
         self,
@@ -211,7 +211,7 @@ class Client:
         terms = permit_calls.terms(
             self.worker, endpoint, permits=permits, priority=priority, booking_id=booking_id
         )
-        return HeldPermit(self._session, terms, wait, on_queued)
+        return HeldPermit(self._caller, terms, wait, on_queued)
 
     def bundle(
         self,
@@ -248,7 +248,7 @@ class Client:
         terms = bundles.terms(
             self.worker, claims, priority=priority, quality=quality, on_conflict=on_conflict
         )
-        return HeldBundle(self._session, terms, wait, on_queued, on_preempted)
+        return HeldBundle(self._caller, terms, wait, on_queued, on_preempted)
 
     def session(
         self,
@@ -288,7 +288,7 @@ class Client:
             take_over=take_over,
         )
         on_revoked = arguments.callback("on_revoked", "each Revoked", on_revoked)
-        return HeldSession(self._session, registration, on_revoked)
+        return HeldSession(self._caller, registration, on_revoked)
 
     # ---- plain calls
 
@@ -310,9 +310,9 @@ class Client:
         For a coordination worker: see `resolve_escalation`. After a lost connection those that are open are
         told again, so that none is missed. Raises: CoorddError if the daemon refuses, or stays away.
         """
-        backoff = Backoff(self._session.config)
+        backoff = Backoff(self._caller.config)
         while True:
-            stream = self._session.listen(escalations.WATCH, escalations.WATCH.request(), escalations.WATCH_S)
+            stream = self._caller.listen(escalations.WATCH, escalations.WATCH.request(), escalations.WATCH_S)
             try:
                 async with contextlib.aclosing(stream):
                     async for message in stream:
@@ -324,7 +324,7 @@ class Client:
                 pause_s = backoff.pause_s(error)
                 if pause_s is None:
                     raise
-                await self._session.clock.sleep(pause_s)
+                await self._caller.clock.sleep(pause_s)
 
     def locks(self, *, worker: str = "", page_size: int = 100) -> AsyncIterator[Lock]:
         """Yields the live locks, oldest token first, of one worker (empty: of all)."""
@@ -345,7 +345,7 @@ class Client:
     async def _entries(self, page: Callable[[str], Call[Page[T]]]) -> AsyncIterator[T]:
         token, is_last = "", False
         while not is_last:
-            got = await self._session.call(page(token))
+            got = await self._caller.call(page(token))
             for entry in got.entries:
                 yield entry
             token = got.next_page_token

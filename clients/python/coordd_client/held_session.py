@@ -16,11 +16,11 @@ from typing import Any, Final, Self
 
 from coordd.v1 import session_pb2 as pb
 from coordd_client import sessions
+from coordd_client.caller import Caller, Kept
 from coordd_client.errors import CoorddError, InvalidRequest, SessionTaken, Unavailable
 from coordd_client.messages import seconds
 from coordd_client.permits import read_gate
 from coordd_client.retries import Backoff
-from coordd_client.session import Kept, Session
 from coordd_client.values import Gate, GateChanged, GateState, Revoked, SessionEvent
 
 OnRevoked = Callable[[Revoked], None]
@@ -35,11 +35,11 @@ _EVENTS_MAX: Final = 1_000
 class HeldSession:
     """The worker's session, from the beginning of the block to its end."""
 
-    def __init__(self, session: Session, registration: pb.Register, on_revoked: OnRevoked | None) -> None:
-        self._session = session
+    def __init__(self, caller: Caller, registration: pb.Register, on_revoked: OnRevoked | None) -> None:
+        self._caller = caller
         self._registration = registration
         self._on_revoked = on_revoked
-        self._backoff = Backoff(session.config)
+        self._backoff = Backoff(caller.config)
         self._session_id = 0
         self._weight = 0.0
         self._is_connected = False
@@ -100,9 +100,9 @@ class HeldSession:
     async def __aenter__(self) -> Self:
         if self._running is not None:
             raise RuntimeError("a session can be entered only once; make another one")
-        if self._session.alive is not None:
+        if self._caller.alive is not None:
             raise RuntimeError("this client has a session already")
-        self._session.alive = self
+        self._caller.alive = self
         self._opened = asyncio.get_running_loop().create_future()
         self._running = asyncio.create_task(self._run(self._opened))
         try:
@@ -110,15 +110,15 @@ class HeldSession:
         except BaseException:
             await self._end()
             raise
-        self._session.open_blocks.add(self)
+        self._caller.open_blocks.add(self)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._session.open_blocks.discard(self)
+        self._caller.open_blocks.discard(self)
         # A task of its own: a second cancellation must not keep the daemon from being told.
-        await asyncio.shield(self._session.spawn(self._close()))
+        await asyncio.shield(self._caller.spawn(self._close()))
 
     def hurry(self) -> None:
         """A lease has begun, which may have to be kept more often than those before."""
@@ -130,13 +130,13 @@ class HeldSession:
         self._is_closing = True
         self._hurried.set()
         if self._running is not None:
-            timeout = self._session.clock.sleep(self._session.config.release_timeout_s)
+            timeout = self._caller.clock.sleep(self._caller.config.release_timeout_s)
             await _first_of(asyncio.wait([self._running]), timeout)
         await self._end()
 
     async def _end(self) -> None:
         """Ends all that is under way. The session, if it is open still, runs out by itself."""
-        self._session.alive = None
+        self._caller.alive = None
         self._is_connected = False
         for reader in self._readers:
             reader.end(self._error)
@@ -146,14 +146,14 @@ class HeldSession:
                 await self._running
 
     async def _run(self, opened: asyncio.Future[None]) -> None:
-        end_s = self._session.clock.now() + self._session.config.call_timeout_s
+        end_s = self._caller.clock.now() + self._caller.config.call_timeout_s
         while True:
             try:
                 return await self._talk()
             except CoorddError as error:
                 self._is_connected = False
                 pause_s = self._backoff.pause_s(error)
-                is_late = not opened.done() and self._session.clock.now() + (pause_s or 0.0) >= end_s
+                is_late = not opened.done() and self._caller.clock.now() + (pause_s or 0.0) >= end_s
                 if is_late or self._is_final(error):
                     return self._fail(error)
             except BaseException as error:
@@ -161,9 +161,7 @@ class HeldSession:
                 if not opened.done():
                     opened.set_exception(error)
                 raise
-            await self._session.clock.sleep(
-                self._session.config.backoff_max_s if pause_s is None else pause_s
-            )
+            await self._caller.clock.sleep(self._caller.config.backoff_max_s if pause_s is None else pause_s)
 
     def _is_final(self, error: CoorddError) -> bool:
         """Whether it is no use to try again."""
@@ -182,11 +180,11 @@ class HeldSession:
         """Registers, keeps the session, and says goodbye at last. Raises: CoorddError."""
         requests = _Requests()
         self._ask(requests, sessions.resuming(self._registration, self._session_id))
-        async with contextlib.aclosing(self._session.converse(sessions.CONNECT, requests)) as messages:
+        async with contextlib.aclosing(self._caller.converse(sessions.CONNECT, requests)) as messages:
             await _first_of(self._listen(messages), self._pace(requests))
 
     async def _pace(self, requests: "_Requests") -> None:
-        config = self._session.config
+        config = self._caller.config
         await self._answer_within(config.call_timeout_s)
         while not self._is_closing:
             await self._until_due()
@@ -200,12 +198,12 @@ class HeldSession:
 
     def _ask(self, requests: "_Requests", request: pb.ConnectRequest) -> None:
         self._answered.clear()
-        self._sent_s = self._session.clock.now()
-        self._asked_of = tuple(self._session.keepers)
+        self._sent_s = self._caller.clock.now()
+        self._asked_of = tuple(self._caller.keepers)
         requests.put(request)
 
     async def _answer_within(self, timeout_s: float) -> None:
-        await _first_of(self._answered.wait(), self._session.clock.sleep(timeout_s))
+        await _first_of(self._answered.wait(), self._caller.clock.sleep(timeout_s))
         if not self._answered.is_set():
             raise Unavailable("the daemon does not answer the session's stream")
 
@@ -213,13 +211,13 @@ class HeldSession:
         jitter = random.uniform(_JITTER_MIN, 1.0)
         while not self._is_closing:
             self._hurried.clear()
-            left_s = self._sent_s + self._interval_s() * jitter - self._session.clock.now()
+            left_s = self._sent_s + self._interval_s() * jitter - self._caller.clock.now()
             if left_s <= _CLOCK_RESOLUTION_S:
                 return
-            await _first_of(self._hurried.wait(), self._session.clock.sleep(left_s))
+            await _first_of(self._hurried.wait(), self._caller.clock.sleep(left_s))
 
     def _interval_s(self) -> float:
-        keepers = [keeper for keeper in self._session.keepers if keeper.is_in(self._session_id)]
+        keepers = [keeper for keeper in self._caller.keepers if keeper.is_in(self._session_id)]
         of_leases = [keeper.lease_s / _KEEPALIVES_PER_LEASE for keeper in keepers]
         return min([self._keepalive_s, *of_leases])
 
@@ -257,7 +255,7 @@ class HeldSession:
         self._answered.set()
 
     def _closed(self) -> None:
-        for keeper in tuple(self._session.keepers):
+        for keeper in tuple(self._caller.keepers):
             if keeper.is_in(self._session_id):
                 keeper.lose("its session is closed")
 
@@ -276,7 +274,7 @@ class HeldSession:
 
     def _revoked(self, event: Revoked) -> None:
         # First, so that a callback sees the block as it is.
-        for keeper in tuple(self._session.keepers):
+        for keeper in tuple(self._caller.keepers):
             keeper.revoke(event.grant_id, event.within_s)
         if self._on_revoked is not None:
             self._on_revoked(event)

@@ -12,11 +12,11 @@ import random
 from collections.abc import Callable, Collection
 from typing import Generic, TypeVar
 
+from coordd_client.caller import Caller
 from coordd_client.errors import CoorddError, InvalidRequest, LeaseLost, NotFound, NotHolder
 from coordd_client.holdings import Holding
 from coordd_client.messages import Call, Renewal
 from coordd_client.retries import Backoff
-from coordd_client.session import Session
 
 T = TypeVar("T")
 
@@ -39,11 +39,11 @@ class Keeper(Generic[T]):
 
     lost: LeaseLost | None = None
 
-    def __init__(self, session: Session, holding: Holding[T], renew: Callable[[T], Call[Renewal]]) -> None:
+    def __init__(self, caller: Caller, holding: Holding[T], renew: Callable[[T], Call[Renewal]]) -> None:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a lease can only be held within a task")
-        self._session = session
+        self._caller = caller
         self._holding = holding
         self._renew = renew
         self.lease_s = holding.left_s
@@ -55,8 +55,8 @@ class Keeper(Generic[T]):
         self._cancelling = task.cancelling()
         self._keeping = asyncio.create_task(self._keep())
         self._watching = asyncio.create_task(self._watch())
-        session.keepers[self] = None
-        session.hurry()
+        caller.keepers[self] = None
+        caller.hurry()
 
     def end(self, error: BaseException | None) -> None:
         """Ends with the block, by `error` or cleanly. From here on nothing is renewed or cancelled.
@@ -64,7 +64,7 @@ class Keeper(Generic[T]):
         Raises: LeaseLost if that is why the block ended, or if it ended without noticing.
         """
         self._has_ended = True
-        self._session.keepers.pop(self, None)
+        self._caller.keepers.pop(self, None)
         self._keeping.cancel()
         self._watching.cancel()
         if self.lost is None:
@@ -118,14 +118,14 @@ class Keeper(Generic[T]):
 
     async def _watch(self) -> None:
         while (left_s := self._holding.left_s - self._margin_s()) > _CLOCK_RESOLUTION_S:
-            await self._session.clock.sleep(left_s)
+            await self._caller.clock.sleep(left_s)
         self.lose("the lease could not be renewed in time")
 
     async def _keep(self) -> None:
-        backoff = Backoff(self._session.config)
+        backoff = Backoff(self._caller.config)
         pause_s = self._until_renewal_s()
         while True:
-            await self._session.clock.sleep(pause_s)
+            await self._caller.clock.sleep(pause_s)
             pause_s = self._until_renewal_s()
             if pause_s > _CLOCK_RESOLUTION_S:  # a session has kept it meanwhile
                 continue
@@ -148,18 +148,18 @@ class Keeper(Generic[T]):
                 pause_s = self._until_renewal_s()
 
     async def _renew_now(self) -> None:
-        session = self._session
-        sent_s = session.clock.now()
-        timeout_s = min(session.config.call_timeout_s, self.lease_s * _RENEW_PART)
-        renewal = await session.call_once(self._renew(self._holding.grant), timeout_s)
+        caller = self._caller
+        sent_s = caller.clock.now()
+        timeout_s = min(caller.config.call_timeout_s, self.lease_s * _RENEW_PART)
+        renewal = await caller.call_once(self._renew(self._holding.grant), timeout_s)
         self.lease_s = renewal.left_s
         self._holding.extend(renewal.left_s, sent_s)
         if renewal.is_preempted:
             self._preempt(self._holding.left_s)
 
     def _margin_s(self) -> float:
-        return min(self._session.config.lease_margin_s, self.lease_s * _MARGIN_PART)
+        return min(self._caller.config.lease_margin_s, self.lease_s * _MARGIN_PART)
 
     def _until_renewal_s(self) -> float:
-        part = _RENEW_PART_IN_SESSION if self._session.keeps(self) else _RENEW_PART
+        part = _RENEW_PART_IN_SESSION if self._caller.keeps(self) else _RENEW_PART
         return self._holding.left_s - self.lease_s * (1 - part * random.uniform(_JITTER_MIN, 1.0))

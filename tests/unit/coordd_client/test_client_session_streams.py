@@ -107,7 +107,7 @@ async def test_a_preempted_block_has_its_time_to_end(server: ScriptedServer):
         assert held.is_preempted
         assert 20 < held.left_s <= 30
         # A keepalive, or a renewal, does not make it longer.
-        held.extend(3600, client._session.clock.now())
+        held.extend(3600, client._caller.clock.now())
         assert held.left_s <= 30
     assert "RenewLock" not in server.names
 

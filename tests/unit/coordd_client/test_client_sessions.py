@@ -202,7 +202,7 @@ async def test_a_daemon_that_is_gone_at_the_end_is_not_waited_for_for_ever(daemo
         leaving = asyncio.create_task(session.__aexit__(None, None, None))
         await daemon.advance(20)
         await leaving
-        assert client._session.alive is None
+        assert client._caller.alive is None
     daemon.start()
     assert daemon.sessions == ("w1",)
     await daemon.advance(30)

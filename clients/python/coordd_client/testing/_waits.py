@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coordd.v1 import common_pb2
+from coordd_client.caller import WAIT_S_MIN
 from coordd_client.messages import duration, seconds
-from coordd_client.session import WAIT_S_MIN
 from coordd_client.testing._timeline import Timeline
 
 _MEDIUM = 2

@@ -43,7 +43,7 @@ def still_held(open_blocks: Iterable[object]) -> list[str]:
 
 
 def warn_of(left_open: Iterable[str]) -> None:
-    """Warns whoever closes the client: to call from the session's `close`, which Client's methods call.
+    """Warns whoever closes the client: to call from the caller's `close`, which Client's methods call.
 
     Why only a warning: nobody knows whether the block has acted, and what it holds runs out by itself.
     """
@@ -91,7 +91,7 @@ class Alive(Protocol):
         ...
 
 
-class Session:
+class Caller:
     """One worker's way to the daemon; what Client and its blocks share.
 
     Attributes:
