@@ -3,10 +3,11 @@
 Owns: the capacity of every pool that has bounds, in thousandths of a unit, and when it was last found too
 large. Rules: additive increase, multiplicative decrease, which of all linear rules are the ones that settle.
 Work that says its resource is overloaded, or took longer than the pool's target, leaves the capacity x
-`decrease`. Work that went well while at least half of the pool was in use adds units / capacity, so one unit
-each time the whole capacity has come round. What was begun before the last decrease says nothing of what is
-left since, and is ignored, so that one overload decreases once. Below the configured capacity one unit comes
-back in each `recovery`, whatever happens. An operator's capacity is pinned: it does not adapt.
+`decrease`, and a unit less at least. Work that went well while at least half of the pool was in use adds
+units / capacity, so one unit each time the whole capacity has come round. What was begun before the last
+decrease says nothing of what is left since, and is ignored, so that one overload decreases once. Below the
+configured capacity one unit comes back in each `recovery`, whatever happens. An operator's capacity is
+pinned: it does not adapt.
 Must not know: who waits, and what a pool's units are.
 Source: Chiu and Jain 1989 (the rule); RFC 5681 section 3.1 (the increase); RFC 6582 (once a window);
 AIMDLimit of Netflix's concurrency-limits (only while in use, and latency as a sign).
@@ -129,7 +130,8 @@ class Capacities:
         record = self._record(adaptive)
         record.at = record.decreased_at = now
         decrease_ppm = round(adaptive.pool.rule.decrease * _PPM)
-        self._move(adaptive, record, record.capacity_milli * decrease_ppm // _PPM)
+        left = record.capacity_milli * decrease_ppm // _PPM
+        self._move(adaptive, record, min(left, record.capacity_milli - _MILLI))
 
     def _increase(self, adaptive: Adaptive, units: int, now: int) -> None:
         record = self._record(adaptive)
