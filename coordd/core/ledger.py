@@ -8,6 +8,7 @@ Must not know: the rules by which anything is granted.
 from typing import Final
 
 from coordd.core.changes import Changes
+from coordd.core.conditions import Conditions
 from coordd.core.deadlines import Deadlines
 from coordd.core.errors import AlreadyExists, FailedPrecondition, NotFound
 from coordd.core.limits import ENDED_REQUESTS_MAX, SECOND
@@ -44,6 +45,7 @@ class Ledger:
         "_changed_hold_times",
         "_ended",
         "changes",
+        "conditions",
         "deadlines",
         "freed",
         "hold_times",
@@ -63,6 +65,7 @@ class Ledger:
         self.deadlines = Deadlines()
         self.last_id = 0
         self.live: dict[int, Live] = {}
+        self.conditions = Conditions()
         # Members of bundles by id, each with its bundle; and those that have ended since bundles were told.
         self.members: dict[int, Bundle] = {}
         self.parted: list[int] = []

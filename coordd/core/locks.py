@@ -323,6 +323,8 @@ class Locks:
         )
         self._engagements[lock.token] = engagement
         self._remember(engagement)
+        if self._ledger.conditions.of:
+            self._ledger.conditions.note(engagement)
         self._ledger.end_request(lock.worker, lock.request_id, now)
         if ended_by == EndedBy.RELEASE:
             self._ledger.observe_hold("lock/" + lock.kind, now - lock.granted_at)

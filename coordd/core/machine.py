@@ -239,6 +239,8 @@ class Machine:
         if self._ledger.parted:
             ended = self._bundles.part(now, is_given_back=command.__class__ in _GIVING_BACK)
             self._ledger.notices.extend(BundleEnded(bundle=bundle) for bundle in ended)
+        if self._ledger.conditions.broken:
+            self._waits.look_again(now)
         if self._ledger.freed:
             self._serve_freed(now)
         return outcome
@@ -254,6 +256,8 @@ class Machine:
             if self._ledger.parted:
                 ended = self._bundles.part(now, is_given_back=False)
                 self._ledger.notices.extend(Expired(grant=bundle) for bundle in ended)
+            if self._ledger.conditions.broken:
+                self._waits.look_again(now)
             self._serve_freed(now)
 
     def next_deadline(self) -> int | None:

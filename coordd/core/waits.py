@@ -183,6 +183,21 @@ class Waits:
         self._remove(waiter, now)
         self._refuse(waiter, Refused(reason=Reason.WAIT_TIMEOUT, subject=subject))
 
+    def look_again(self, now: int) -> None:
+        """End waits whose condition somebody has broken, at most `SERVED_PER_CALL_MAX` for each item.
+
+        The rest end when their turn comes.
+        """
+        conditions = self._ledger.conditions
+        for item in dict.fromkeys(conditions.broken):
+            for waiter_id in list(conditions.of.get(item, ()))[:SERVED_PER_CALL_MAX]:
+                waiter = self.waiters[waiter_id]
+                blocked = self._check_again(waiter, now)
+                if blocked is not None and not blocked.key:
+                    self._remove(waiter, now)
+                    self._refuse(waiter, blocked.refused(0))
+        conditions.broken.clear()
+
     def dismiss(self, worker: str, since: int, now: int) -> None:
         """End every wait that a worker has begun after the id `since`: it has closed its session.
 
@@ -456,6 +471,7 @@ class Waits:
             command = waiter.command
             wants = {key: bundles.units(command, key) for key in bundles.keys(command)}
             self.earmarks.begin(waiter, wants, now)
+            self._ledger.conditions.begin(waiter, command)
 
     def _wake_at(self, key: QueueKey, at: int) -> None:
         if at:
@@ -477,6 +493,7 @@ class Waits:
         if waiter.key:
             self._leave_queue(waiter, now)
         self.earmarks.end(waiter)
+        self._ledger.conditions.end(waiter)
         self.away += 1
         waiter.promised_at = 0
         waiter.away_until = now + self._resume_grace_ns
@@ -508,6 +525,7 @@ class Waits:
             self._escalations.end(waiter.id)
         if self.earmarks.of:
             self.earmarks.end(waiter)
+            self._ledger.conditions.end(waiter)
         if waiter.command.request_id:
             self._changed[waiter.id] = None
 

@@ -171,6 +171,7 @@ class Judge:
         """Nobody waits for what is free beside all that those before him want."""
         ahead: list[Waiting] = []
         for waiting in self.present():
+            assert not self.broken_condition(waiting.command, now), f"waits in vain: {waiting}"
             assert not self.is_free(waiting.command, now, ahead), f"left behind: {waiting}"
             ahead.append(waiting)
 

@@ -217,13 +217,41 @@ def test_one_behind_a_bundle_that_has_moved_on_is_served(desk: Desk) -> None:
 
 
 def test_a_condition_that_can_not_hold_any_more_ends_the_wait(desk: Desk) -> None:
-    held, other = desk.lock("a", "w2"), desk.lock("b", "w3")
-    waiter = wait(desk, lock(), NotEngaged(item="b", within_ns=HOUR))
+    desk.lock("a", "w2")
+    failed, other = desk.lock("b", "w3"), desk.lock("c", "w3")
+    conditions = (NotEngaged(item="b", within_ns=HOUR), NotEngaged(item="c", within_ns=HOUR))
+    waiter = wait(desk, lock(), permit(), *conditions, request_id="r")
+    alone = wait(desk, lock("d"), lock(), NotEngaged(item="c", kinds=("reply",), within_ns=HOUR))
+    desk.release(failed, Outcome.FAILURE)
+    desk.release(desk.lock("e", "w3"))
+    assert desk.refusal(waiter) is None
     desk.release(other)
-    desk.release(held)
     refusal = desk.refusal(waiter)
     assert refusal is not None
-    assert (refusal.reason, refusal.subject) == (Reason.RECENTLY_ENGAGED, "b")
+    assert (refusal.reason, refusal.subject) == (Reason.RECENTLY_ENGAGED, "c")
+    # Of another kind: that condition holds on.
+    assert desk.refusal(alone) is None
+
+
+def test_a_lease_that_runs_out_breaks_a_condition(desk: Desk) -> None:
+    desk.lock("a", "w2", ttl_ns=HOUR)
+    desk.lock("b", "w3", ttl_ns=SECOND)
+    waiter = wait(desk, lock(), NotEngaged(item="b", within_ns=HOUR))
+    desk.advance(SECOND)
+    refusal = desk.refusal(waiter)
+    assert refusal is not None
+    assert refusal.reason == Reason.RECENTLY_ENGAGED
+
+
+def test_one_that_is_away_is_told_when_it_comes_back(desk: Desk) -> None:
+    desk.lock("a", "w2")
+    other = desk.lock("b", "w3")
+    command = acquire(lock(), NotEngaged(item="b", within_ns=HOUR), request_id="r", wait_ns=HOUR)
+    waiter = desk.do(command).id
+    desk.leave(waiter)
+    desk.release(other)
+    assert desk.refusal(waiter) is None
+    assert desk.do(command).reason == Reason.RECENTLY_ENGAGED
 
 
 def test_an_estimate_is_the_longest_and_none_where_one_is_unknown(desk: Desk) -> None:
