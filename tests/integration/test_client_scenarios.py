@@ -24,6 +24,7 @@ from coordd_client import (
     LeaseLost,
     NotFound,
     NotHolder,
+    OnConflict,
     Outcome,
     OutOfRange,
     Priority,
@@ -190,6 +191,13 @@ async def test_a_held_item_is_refused_with_its_holder(world: World) -> None:
         assert refusal.retry_after_s is not None
         assert LONG_TTL_S - 20 < refusal.retry_after_s <= LONG_TTL_S
         assert refusal.until is not None
+
+
+async def test_one_that_would_rather_not_wait_is_refused_at_once(world: World) -> None:
+    async with world.client("w1").lock("i", kind="analysis"):
+        block = world.client("w2").lock("i", kind="analysis", wait=WAIT_S, on_conflict=OnConflict.DENY)
+        refusal = await refusal_of(block)
+    assert facts(refusal) == (RefusalReason.HELD, "i", "w1", None, 1)
 
 
 async def test_a_worker_does_not_get_twice_what_it_holds(world: World) -> None:

@@ -103,16 +103,16 @@ def priority(value: Priority) -> Any:
 
 
 def on_conflict(value: OnConflict | None) -> Any:
-    """Returns the number of what becomes of a conflict, 0 for None. Raises: TypeError, ValueError."""
+    """Returns the number of what becomes of a conflict, 0 for None. Raises: TypeError, InvalidRequest."""
     return 0 if value is None else choice("on_conflict", OnConflict, value)
 
 
 def choice(name: str, kind: type[enum.IntEnum], value: enum.IntEnum) -> Any:
-    """Returns the number of one of the values of `kind` that can be said. Raises: TypeError, ValueError."""
+    """Returns the number of a value of `kind`, other than 0. Raises: TypeError, InvalidRequest."""
     if not isinstance(value, kind):
         raise _wrong_type(f"{name} is a {kind.__name__}", value)
     if not value:
-        raise ValueError(f"{name} is required")
+        raise InvalidRequest(f"{name} is required", reason="INVALID_ENUM")
     return value.value
 
 

@@ -10,13 +10,19 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from coordd.v1 import bundle_pb2, engagement_pb2, rate_limit_pb2, reservation_pb2, session_pb2
+from coordd.v1 import admin_pb2, bundle_pb2, engagement_pb2, rate_limit_pb2, reservation_pb2, session_pb2
 from coordd_client import Config
 
 METHODS: dict[str, MethodDescriptor] = {
     method.name: method
     for file in (engagement_pb2, rate_limit_pb2, reservation_pb2, bundle_pb2, session_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+}
+# What only those who coordinate call is not the workers' own.
+_ALL = METHODS | {
+    method.name: method
+    for service in admin_pb2.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
 Answer = Callable[[Any, Any], Any]
@@ -67,7 +73,7 @@ class _Handlers(grpc.GenericRpcHandler):
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
         name = details.method.rpartition("/")[2]
-        method = METHODS[name]
+        method = _ALL[name]
         codecs = {
             "request_deserializer": message_factory.GetMessageClass(method.input_type).FromString,
             "response_serializer": message_factory.GetMessageClass(method.output_type).SerializeToString,

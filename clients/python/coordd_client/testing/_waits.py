@@ -73,7 +73,11 @@ class Waits:
 
     async def follow(self, claim: Claim, request: Any, reply: type[Any]) -> AsyncGenerator[Any, None]:
         """Yields what happens to a wait. One that is left before its end keeps its place for the grace."""
-        waiter = self._resumed(request) or self._joined(claim, request, reply)
+        waiter = self._resumed(request)
+        if waiter is None and (denied := self._denied(claim, request)) is not None:
+            yield reply(refused=denied)
+            return
+        waiter = waiter or self._joined(claim, request, reply)
         events = waiter.events
         self.serve()
         try:
@@ -137,6 +141,11 @@ class Waits:
             -getattr(request, "quality", 0.0),
             self._arrivals + 1,
         )
+
+    def _denied(self, claim: Claim, request: Any) -> common_pb2.Refusal | None:
+        """Returns what is in the way of a request that would rather be refused than wait."""
+        said = getattr(request, "on_conflict", common_pb2.ON_CONFLICT_UNSPECIFIED)
+        return self.refusal(claim, request) if said == common_pb2.ON_CONFLICT_DENY else None
 
     def _joined(self, claim: Claim, request: Any, reply: type[Any]) -> _Waiter:
         order = self._order(request)
