@@ -81,21 +81,21 @@ class FairClass(RankClass):
     def before(self, rank: Rank, now: int) -> int:
         """See `RankClass.before`: exact for the first, else an estimate.
 
-        Of each worker with a lower level so many are reckoned to go before as bring it up to this one's; and
-        one of each other worker for each of this one's own that goes before.
+        Its own earlier ones raise its worker's level; of each worker below that so many are reckoned to go
+        before as bring it up to there.
         """
         if not self.is_ahead(rank, now):
             return 0
         own = self._of.get(rank[3])
         earlier = own.bisect_left(rank) if own is not None else 0
         dominant, total = self._shares.level(rank[3])
+        dominant += earlier * self._shares.step(rank[3])
         ahead = self._by_level.bisect_left((dominant, total, rank))
         before = earlier + max(0, ahead - _RECKONED_MAX)
         for level, _, first in islice(self._by_level, min(ahead, _RECKONED_MAX)):
             if first[3] != rank[3]:
                 catching_up = 1 + (dominant - level) // self._shares.step(first[3])
                 before += min(len(self._of[first[3]]), catching_up)
-        before += earlier * (len(self._of) - (own is not None))
         return max(1, min(before, len(self.ranks) - (rank in self.ranks)))
 
     def next_starves_at(self, now: int) -> int:
