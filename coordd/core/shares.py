@@ -257,13 +257,12 @@ class Shares:
 
     def reweigh(self, worker: str) -> None:
         """A session has come, gone or changed."""
+        sharer = self._sharer(worker)
         if worker in self._weights:
-            self._activate(self._sharer(worker))
-        sharer = self.sharers.get(worker)
-        if sharer is not None:
-            self._reweigh(sharer)
-            self._ledger.deadlines.not_after(sharer, sharer.asked_at + self._active_window_ns)
-            self._unsettle()
+            self._activate(sharer)
+        self._reweigh(sharer)
+        self._ledger.deadlines.not_after(sharer, sharer.asked_at + self._active_window_ns)
+        self._unsettle()
 
     def due(self, sharer: Sharer, now: int) -> None:
         """Let a worker be active no longer, or postpone; forget it when it uses nothing any more."""

@@ -153,6 +153,12 @@ async def test_a_workers_part(api: Api) -> None:
     assert share.active_workers == 1
 
 
+async def test_list_of_parts_is_of_shared_endpoints_only(api: Api) -> None:
+    await api.permit(permits=2)
+    listed = await api.rate_limit.ListWorkerAllocations(pb.ListWorkerAllocationsRequest(endpoint="post"))
+    assert (len(listed.workers), listed.next_page_token) == (0, "")
+
+
 async def test_health_is_that_of_the_fullest_window(api: Api) -> None:
     status = await api.rate_limit.GetSystemStatus(pb.GetSystemStatusRequest())
     assert status.health == pb.HEALTH_HEALTHY

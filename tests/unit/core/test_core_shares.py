@@ -13,7 +13,17 @@ from coordd.core.commands import (
 from coordd.core.limits import HOUR, MINUTE, SECOND
 from coordd.core.outcomes import Granted, Queued, Reason
 from coordd.core.records import Table
-from coordd.core.rules import CRITICAL, DYNAMIC, HIGH, LOW, PROPORTIONAL, LimitRule, PoolRule, TypeRule
+from coordd.core.rules import (
+    CRITICAL,
+    DYNAMIC,
+    HIGH,
+    LOW,
+    PROPORTIONAL,
+    LimitRule,
+    PoolRule,
+    Rules,
+    TypeRule,
+)
 from coordd.core.shares import Shares
 
 FAIR = ("limit", "fair")
@@ -287,3 +297,74 @@ def test_aged_low_that_headroom_holds_up_holds_up_nobody_above(*, is_fair: bool)
     assert desk.refused(TakePermit(endpoint="e", worker="w4", priority=HIGH)).reason == Reason.WINDOW_FULL
     desk.advance(2 * MINUTE)
     assert desk.granted(low).id < desk.granted(high).id
+
+
+def test_fair_pool_s_mixed_waiters_are_looked_at_when_one_of_them_is_starved() -> None:
+    desk = desk_of(fair_bound_ns=20 * SECOND)
+    desk.reserve("slot", "w1", ttl_ns=HOUR)
+    desk.reserve("slot", "w3", units=2, ttl_ns=HOUR)
+    desk.advance(SECOND)
+    big = desk.wait(ReserveResource(type="slot", worker="w2", units=2, wait_ns=HOUR))
+    small = desk.wait(ReserveResource(type="slot", worker="w1", wait_ns=HOUR))
+    # w1 was given something a second before w2 began to wait: it is starved only with w2.
+    desk.advance(19 * SECOND)
+    assert desk.granted(small) is None
+    desk.advance(30 * SECOND)
+    assert (desk.granted(big), desk.granted(small)) == (None, None)
+
+
+def test_window_that_is_new_takes_over_classes_and_workers() -> None:
+    def rules(windows: dict[int, int]) -> Rules:
+        limit = LimitRule(windows=windows, use_within_ns=10 * SECOND, headroom={HIGH: 0.2})
+        return rules_of(limits={"e": limit})
+
+    desk = Desk(rules({100 * SECOND: 10}))
+    desk.permit("e", "w1", count=2, priority=HIGH)
+    desk.permit("e", "w2", count=3, priority=LOW)
+    desk.restart(rules({100 * SECOND: 10, 500 * SECOND: 10}))
+    # High has had what is kept for it, in the new window, too.
+    desk.permit("e", "w2", count=5, priority=LOW)
+
+
+def test_charges_made_before_classes_were_kept_go_back_as_of_the_lowest() -> None:
+    plain = LimitRule(windows={100 * SECOND: 10}, use_within_ns=10 * SECOND)
+    kept = LimitRule(windows={100 * SECOND: 10}, use_within_ns=10 * SECOND, headroom={HIGH: 0.2})
+    desk = Desk(rules_of(limits={"e": plain}))
+    permit = desk.permit("e", "w1", count=4, priority=HIGH)
+    desk.restart(rules_of(limits={"e": kept}))
+    assert (
+        desk.refused(TakePermit(endpoint="e", worker="w2", count=5, priority=LOW)).reason == Reason.HEADROOM
+    )
+    desk.report(permit, is_sent=False)
+    desk.permit("e", "w2", count=8, priority=LOW)
+    assert desk.error(TakePermit(endpoint="e", worker="w2", count=9, priority=LOW)) == "PERMITS_ABOVE_LIMIT"
+
+
+def test_refund_of_what_has_left_a_short_window_leaves_it_alone() -> None:
+    desk = desk_of(windows={5 * SECOND: 5, 100 * SECOND: 10})
+    first = desk.permit("fair", "w1", count=5)
+    desk.advance(6 * SECOND)
+    desk.report(first, is_sent=False)
+    desk.permit("fair", "w2", count=5)
+
+
+def test_headroom_of_a_pool_counts_what_classes_above_hold() -> None:
+    desk = Desk(
+        rules_of(
+            pools={"slots": PoolRule(capacity=4, headroom={HIGH: 0.5})},
+            types={"slot": TypeRule(ttl_ns=HOUR, pool="slots")},
+        )
+    )
+
+    def ask(worker: str, priority: int, units: int = 1, wait_ns: int = 0) -> ReserveResource:
+        return ReserveResource(type="slot", worker=worker, units=units, priority=priority, wait_ns=wait_ns)
+
+    desk.reserve("slot", "w1", units=2, priority=LOW)
+    assert desk.refused(ask("w2", LOW)).reason == Reason.HEADROOM
+    waiter = desk.wait(ask("w2", LOW, wait_ns=HOUR))
+    high = desk.reserve("slot", "w3", units=2, priority=HIGH)
+    assert desk.refused(ask("w4", HIGH)).reason == Reason.UNITS_TAKEN
+    assert desk.error(ask("w2", LOW, units=3)) == "UNITS_ABOVE_CAPACITY"
+    desk.give_back(high)
+    assert desk.granted(waiter) is None
+    assert isinstance(desk.do(ask("w4", CRITICAL, units=2)), Granted)
