@@ -1,6 +1,7 @@
 """What upstreams really send, reported over gRPC: learnt limits, what is left, gates, events, the client."""
 
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from coordd.server import Daemon
 from coordd.v1 import admin_pb2, common_pb2
 from coordd.v1 import rate_limit_pb2 as pb
 from coordd_client import Client, GateState, RefusalReason, Refused
+
+Restart = Callable[[], Awaitable[DaemonProcess]]
 
 CONFIG = """
 [server]
@@ -179,29 +182,40 @@ async def test_a_broken_header_is_counted_and_harms_nobody(api: Api) -> None:
     assert (shown.malformed_headers, list(shown.learned)) == (3, [])
 
 
+@pytest.fixture
+async def restarted(config: Path, process: DaemonProcess) -> AsyncIterator[Restart]:
+    """What kills the daemon and starts it again on the same data; whatever runs in the end is killed."""
+    started: list[DaemonProcess] = []
+
+    async def restart() -> DaemonProcess:
+        process.process.kill()
+        await process.process.communicate()
+        started.append(await DaemonProcess.start(config))
+        return started[-1]
+
+    yield restart
+    for again in started:
+        again.process.kill()
+        await again.process.communicate()
+
+
 async def test_a_restart_after_a_kill_keeps_limits_gates_and_what_others_use(
-    config: Path, process: DaemonProcess
+    process: DaemonProcess, restarted: Restart
 ) -> None:
     async with grpc.aio.insecure_channel(process.address) as channel:
         api = Api(channel)
         await record(api, await api.permit("github"), 200, github())
         await record(api, await api.permit("flask"), 429, {})
         before = [await status(api, endpoint) for endpoint in ("github", "flask")]
-    process.process.kill()
-    await process.process.communicate()
 
-    again = await DaemonProcess.start(config)
+    again = await restarted()
     async with grpc.aio.insecure_channel(again.address) as channel:
         api = Api(channel)
         after = [await status(api, endpoint) for endpoint in ("github", "flask")]
-        waiting = api.rate_limit.AwaitPermit(
-            pb.AwaitPermitRequest(endpoint="flask", worker="w", wait_timeout={"seconds": 7200}),
-            timeout=DEADLINE_S,
-        )
+        request = pb.AwaitPermitRequest(endpoint="flask", worker="w", wait_timeout={"seconds": 7200})
+        waiting = api.rate_limit.AwaitPermit(request, timeout=DEADLINE_S)
         assert (await waiting.read()).queued.blocked_by.reason == common_pb2.REFUSAL_REASON_GATE
         waiting.cancel()
-    again.process.kill()
-    await again.process.communicate()
     assert [window.remaining for window in after[0].windows] == [987]
     assert list(after[0].learned) == list(before[0].learned)
     assert (after[1].gate.state, after[1].gate.opens_at) == (pb.GATE_STATE_CLOSED, before[1].gate.opens_at)
