@@ -88,8 +88,20 @@ def _booking(record: records.Booking) -> Told:
 
 
 def _bundle(record: records.Bundle) -> Told:
-    units = len(msgspec.json.decode(record.members))
-    return Told(subject=pb.SUBJECT_BUNDLE, id=record.id, worker=record.worker, units=units)
+    locks, reservations, permits = msgspec.json.decode(record.claims)
+    names = [
+        *(item for item, _ in locks),
+        *(reservation_name(type_name, resource_id, "") for type_name, resource_id, _ in reservations),
+        *(endpoint for endpoint, _ in permits),
+    ]
+    return _of_bundle(names, record.id, record.worker)
+
+
+def _of_bundle(names: Collection[str], bundle_id: int, worker: str) -> Told:
+    """Return what is told of a bundle: what it takes, and of how many things that is."""
+    return Told(
+        subject=pb.SUBJECT_BUNDLE, id=bundle_id, name=", ".join(names), worker=worker, units=len(names)
+    )
 
 
 _RECORDS: Final[Mapping[type, Callable[[Any], Told]]] = {
@@ -149,8 +161,12 @@ def _asked_permit(command: commands.TakePermit) -> Told:
 
 
 def _asked_bundle(command: commands.AcquireBundle) -> Told:
-    units = len(command.locks) + len(command.reservations) + len(command.permits)
-    return Told(subject=pb.SUBJECT_BUNDLE, worker=command.worker, units=units)
+    names = [
+        *(claim.item for claim in command.locks),
+        *(reservation_name(claim.type, claim.resource_id, "") for claim in command.reservations),
+        *(claim.endpoint for claim in command.permits),
+    ]
+    return _of_bundle(names, 0, command.worker)
 
 
 _COMMANDS: Final[Mapping[type, Callable[[Any], Told]]] = {

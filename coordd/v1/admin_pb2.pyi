@@ -834,7 +834,9 @@ class WatchEventsResponse(_message.Message):
     id: _builtins.int
     """Output only. Its id: fencing token, reservation, permit, booking or bundle id. 0 where it has none."""
     name: _builtins.str
-    """Output only. The item, `type/resource_id`, pool or endpoint; for settings `pool/...`, `limit/...` or `daemon`."""
+    """Output only. The item, `type/resource_id`, pool or endpoint; for settings `pool/...`, `limit/...` or `daemon`; for bundles
+    all that it was granted, with commas.
+    """
     kind: _builtins.str
     """Output only. The lock's kind or the reservation's type. Empty otherwise."""
     worker: _builtins.str

@@ -89,6 +89,9 @@ def test_everything_is_granted_at_once_in_the_order_of_the_claims(desk: Desk) ->
     counts = desk.machine.counts()
     assert (counts.locks, counts.reservations, counts.permits, counts.bundles) == (1, 2, 1, 1)
     assert counts.bookings == 0
+    # What is not of it ends without it.
+    desk.release(desk.lock("z"))
+    assert desk.machine.counts().bundles == 1
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,8 @@ BOOKING = Booking(id=5, endpoint="e", worker="w", count=6, booked_at=1, execute_
 ENGAGEMENT = Engagement(
     token=1, item="i", kind="like", worker="w", outcome=Outcome.UNKNOWN, at=2, granted_at=1, ended_by=0
 )
-BUNDLE = Bundle(id=8, worker="w", granted_at=1, members="[1,4]", claims="{}", held=(LOCK, PERMIT))
+_CLAIMS = '[[["i","k"]],[["t","r",1],["u","",1]],[["e",1]]]'
+BUNDLE = Bundle(id=8, worker="w", granted_at=1, members="[1,4]", claims=_CLAIMS, held=(LOCK, PERMIT))
 SESSION = Session(
     worker="w", id=8, worker_class="fast", weight_milli=1, labels="{}", opened_at=1, expires_at=2, ttl_ns=1
 )
@@ -146,21 +147,21 @@ TOLD = [
     ),
     (None, outcomes.Expired(grant=PERMIT), (X, pb.SUBJECT_PERMIT, 4, "e", "", 5, "")),
     (None, outcomes.Expired(grant=BOOKING), (X, pb.SUBJECT_BOOKING, 5, "e", "", 6, "")),
-    (None, outcomes.Granted(grant=BUNDLE), (G, pb.SUBJECT_BUNDLE, 8, "", "", 2, "")),
+    (None, outcomes.Granted(grant=BUNDLE), (G, pb.SUBJECT_BUNDLE, 8, "i, t/r, u, e", "", 4, "")),
     (
         None,
         outcomes.BundleEnded(bundle=BUNDLE),
-        (R, pb.SUBJECT_BUNDLE, 8, "", "", 2, "its last member has ended"),
+        (R, pb.SUBJECT_BUNDLE, 8, "i, t/r, u, e", "", 4, "its last member has ended"),
     ),
-    (None, outcomes.Expired(grant=BUNDLE), (X, pb.SUBJECT_BUNDLE, 8, "", "", 2, "")),
+    (None, outcomes.Expired(grant=BUNDLE), (X, pb.SUBJECT_BUNDLE, 8, "i, t/r, u, e", "", 4, "")),
     (
         commands.AcquireBundle(
             worker="w", locks=(REQUEST,), permits=(commands.TakePermit(endpoint="e", worker="w"),)
         ),
         REFUSED,
-        (pb.EVENT_TYPE_REFUSED, pb.SUBJECT_BUNDLE, 0, "", "", 2, REFUSED.subject),
+        (pb.EVENT_TYPE_REFUSED, pb.SUBJECT_BUNDLE, 0, f"{REQUEST.item}, e", "", 2, REFUSED.subject),
     ),
-    (None, outcomes.BundleReleased(bundle=BUNDLE), (R, pb.SUBJECT_BUNDLE, 8, "", "", 2, "")),
+    (None, outcomes.BundleReleased(bundle=BUNDLE), (R, pb.SUBJECT_BUNDLE, 8, "i, t/r, u, e", "", 4, "")),
     (
         None,
         outcomes.Preempted(grant=LOCK, at=8 * SECOND),
