@@ -156,6 +156,7 @@ class Forecasts:
         "_counts",
         "_deadlines",
         "_fresh_until",
+        "_learnt",
         "_lengths_ns",
         "_subject",
         "highest",
@@ -178,6 +179,8 @@ class Forecasts:
         # Window length -> by class, what those above it are expected to want within it; it holds for a bin.
         self._above: dict[int, list[int]] = {}
         self._fresh_until = 0
+        # How often something was learnt.
+        self._learnt = 0
 
     def count(self, priority: int, units: int, now: int) -> None:
         """Count what is asked for."""
@@ -194,6 +197,7 @@ class Forecasts:
                 self._changed[(self._subject, priority)] = self._classes[priority].record
         self._counts = [0] * len(self._counts)
         self._fresh_until = 0
+        self._learnt += 1
 
     def expected_above(self, priority: int, length_ns: int, at: int, now: int) -> int:
         """Return how many calls the classes above `priority` will want within `length_ns` from `at`.
@@ -206,6 +210,10 @@ class Forecasts:
             self._fresh_until = next_bin(now)
             self._above = {length_ns: self._expected(length_ns, now, now) for length_ns in self._lengths_ns}
         return self._above[length_ns][priority]
+
+    def basis(self, now: int) -> tuple[int, ...]:
+        """Return what forecasts depend on: while it is the same, so are they."""
+        return (now // BIN_NS, self._learnt)
 
     def rates(self, now: int) -> Iterator[tuple[int, int]]:
         """Yield each class and the calls a second expected of it now, in parts of 10**6."""
@@ -220,6 +228,7 @@ class Forecasts:
         """Take in what was learnt, as it was stored."""
         self._classes[record.priority] = ClassForecast(record)
         self.highest = max(self.highest, record.priority)
+        self._learnt += 1
 
     def records(self) -> Iterator[Forecast]:
         """Return what was learnt, by class."""

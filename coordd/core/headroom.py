@@ -28,12 +28,15 @@ class Headroom:
     left to what is.
     """
 
-    __slots__ = ("_forecast_ppm", "_forecasts", "_kept_ppm")
+    __slots__ = ("_basis", "_forecast_ppm", "_forecasts", "_kept_ppm", "_reckoned")
 
     def __init__(
         self, parts: Mapping[int, float], forecasts: Forecasts | None = None, forecast_max: float = 0.0
     ) -> None:
         self._forecasts = forecasts
+        # What is kept from each class that wants one, and what that was reckoned from.
+        self._reckoned: dict[int, Kept | None] = {}
+        self._basis: tuple[int, ...] = ()
         self._forecast_ppm = round(forecast_max * _PPM)
         self._kept_ppm = {
             priority: sum(round(part * _PPM) for above, part in parts.items() if above > priority)
@@ -52,10 +55,21 @@ class Headroom:
         """
         if not self._kept_ppm[priority] and (self._forecasts is None or self._forecasts.highest <= priority):
             return None
+        if at > now or count > 1:
+            return self._reckon(priority, windows, count, max(at, now), now=now)
+        basis = self._forecasts.basis(now) if self._forecasts is not None else ()
+        basis += tuple([window.limit for window in windows.of])
+        if basis != self._basis:
+            self._basis, self._reckoned = basis, {}
+        if priority not in self._reckoned:
+            self._reckoned[priority] = self._reckon(priority, windows, count, now, now=now)
+        return self._reckoned[priority]
+
+    def _reckon(self, priority: int, windows: Windows, count: int, at: int, *, now: int) -> Kept | None:
         units = tuple(self.floor(priority, window.limit) for window in windows.of)
         expected: tuple[Expected | None, ...] = ()
         if self._forecasts is not None and priority <= MEDIUM:
-            expected = self._expected(self._forecasts, priority, windows, count, max(at, now), now=now)
+            expected = self._expected(self._forecasts, priority, windows, count, at, now=now)
         return Kept(priority, units, expected) if any(units) or expected else None
 
     def _expected(

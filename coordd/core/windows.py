@@ -401,14 +401,16 @@ class Windows:
 
     def _is_room_beside(self, count: int, now: int, kept: Kept) -> bool:
         self.roll(now)
-        rooms = [
-            window.limit - window.used - max(0, units - window.used_above(kept.priority)) - count
-            for window, units in zip(self.of, kept.units, strict=True)
-        ]
-        most = max((expected.most for expected in kept.expected if expected is not None), default=0)
-        if min(rooms) >= self._booked + most:
-            return True
-        return min(rooms) >= 0 and self.earliest(count, now, self.use_within_ns, now, kept).at == now
+        is_clear = True
+        for index, window in enumerate(self.of):
+            room = window.limit - window.used - count
+            if kept.units[index]:
+                room -= max(0, kept.units[index] - window.used_above(kept.priority))
+            if room < 0:
+                return False
+            expected = kept.expected[index] if kept.expected else None
+            is_clear = is_clear and room >= self._booked + (expected.most if expected is not None else 0)
+        return is_clear or self.earliest(count, now, self.use_within_ns, now, kept).at == now
 
     def take(self, worker: str, count: int, now: int, priority: int = MEDIUM) -> int:
         """Charge `count` in every window at its latest possible use, and return that instant.
