@@ -274,6 +274,11 @@ class CapacityMachine(RuleBasedStateMachine):
     def granted(self, grant: Any) -> None:
         assert isinstance(grant, Reservation)
         if grant.id not in self.judge.held:
+            if grant.pool != grant.type:
+                assert (grant.type, grant.pool) == ("short", "lender")
+                assert grant.units > 2 - self.judge.used("short"), "it had units of its own"
+                wanted = [command.type for command in self.waiting.values()]
+                assert "lender" not in wanted, "they were waited for"
             self.judge.held[grant.id] = Held(grant.pool, grant.units, self.now)
             assert self.judge.used(grant.pool) <= self.judge.capacity(grant.pool), "more than there is"
 

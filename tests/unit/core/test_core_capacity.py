@@ -283,6 +283,10 @@ def test_unpinned_it_adapts_from_where_it_is_within_its_bounds(desk: Desk) -> No
     overload(desk)
     assert capacity(desk) == 10
     desk.do(UpdatePool(name="conns", is_unpinned=True))
+    assert capacity(desk) == 10, "it was not pinned"
+    adaptive = next(iter(desk.machine._reservations)).adaptive
+    assert adaptive is not None
+    desk.machine._reservations.capacities.unpin(adaptive, desk.now)
     desk.do(UpdatePool(name="conns", capacity=3))
     desk.do(UpdatePool(name="conns", is_unpinned=True))
     desk.advance(MINUTE)

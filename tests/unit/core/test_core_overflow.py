@@ -208,6 +208,6 @@ def test_a_bundle_does_not_take_one_units_twice(desk: Desk) -> None:
 
 def test_a_bundle_borrows_where_there_is_enough(desk: Desk) -> None:
     desk.reserve(units=2)
-    granted = desk.do(bundle("db", "spare"))
+    granted = desk.do(bundle("db", "spare", "post"))
     assert isinstance(granted, Granted)
     assert used(desk) == [2, 0, 2]

@@ -1,7 +1,9 @@
 from core_desk import Desk, rules_of
 
+from coordd.core.commands import ReserveResource
+from coordd.core.limits import HOUR, MINUTE, SECOND
 from coordd.core.pools import Pool
-from coordd.core.rules import CRITICAL, LOW, PoolRule
+from coordd.core.rules import CRITICAL, LOW, MEDIUM, LimitRule, PoolRule
 
 
 def test_what_is_in_reach() -> None:
@@ -25,3 +27,24 @@ def test_the_view_says_what_is_configured() -> None:
     )
     view = desk.machine.pool("conns", desk.now)
     assert (view.capacity_min, view.capacity_max, view.overflow, view.is_fair) == (0, 0, "deny", False)
+
+
+def test_of_a_refilling_pool_a_class_has_what_its_headroom_leaves() -> None:
+    limit = LimitRule(windows={100 * SECOND: 4}, headroom={CRITICAL: 0.5})
+    desk = Desk(rules_of(pools={"conns": PoolRule(capacity=3), "tweets": PoolRule(limit=limit)}))
+    assert (
+        desk.error(ReserveResource(type="post", worker="w", units=3, priority=LOW)) == "UNITS_ABOVE_CAPACITY"
+    )
+    desk.reserve("post", units=4, priority=CRITICAL)
+
+
+def test_a_class_may_pass_those_who_must_leave_it_room() -> None:
+    rule = PoolRule(capacity=4, headroom={MEDIUM: 0.5})
+    desk = Desk(rules_of(pools={"conns": rule, "tweets": rules_of().pools["tweets"]}))
+    desk.reserve(units=2, priority=LOW, ttl_ns=HOUR)
+    wants = ReserveResource(type="db", worker="w", units=2, priority=LOW, wait_ns=HOUR)
+    low = desk.wait(wants)
+    # By now it goes before any newcomer of the class above.
+    desk.advance(5 * MINUTE)
+    desk.reserve(units=2, priority=MEDIUM)
+    assert desk.granted(low) is None
