@@ -577,6 +577,38 @@ def test_limits_and_limits_set(daemon: ScriptedDaemon, run: Run) -> None:
     )
 
 
+def test_limits_shares(daemon: ScriptedDaemon, run: Run) -> None:
+    part = rate_limit_pb2.WindowAllocation(
+        name="per_15min",
+        window=Duration(seconds=900),
+        own=60,
+        used=70,
+        allocated=90,
+        remaining=20,
+        borrowed=10,
+    )
+    allocation = rate_limit_pb2.WorkerAllocation(
+        worker="w1", windows=[part], weight=1.5, efficiency=0.97, demand_per_s=0.25, queued_permits=3
+    )
+    daemon.answers(
+        "ListWorkerAllocations", rate_limit_pb2.ListWorkerAllocationsResponse(workers=[allocation])
+    )
+    listed = run("limits", "shares", "post_tweet")
+    cells = ["w1", "15m", "70/90", "20", "60", "0", "10", "3", "1.5", "97%", "0.25/s"]
+    assert table_of(listed.stdout)[1] == cells
+    assert [
+        each["worker"] for each in json.loads(run("--json", "limits", "shares", "post_tweet").stdout)
+    ] == ["w1"]
+    answer = rate_limit_pb2.GetWorkerAllocationResponse(
+        windows=[part], active_workers=2, weight=1.5, efficiency=0.97, demand_per_s=0.25
+    )
+    daemon.answers("GetWorkerAllocation", answer)
+    one = run("limits", "shares", "post_tweet", "--worker", "w1")
+    assert table_of(one.stdout)[1] == [*cells[:7], "0", *cells[8:]]
+    daemon.answers("ListWorkerAllocations", rate_limit_pb2.ListWorkerAllocationsResponse())
+    assert run("limits", "shares", "post_tweet").stderr == "nobody shares it\n"
+
+
 def test_capacity(daemon: ScriptedDaemon, run: Run) -> None:
     answer = rate_limit_pb2.GetRemainingCapacityResponse(windows=[a_window()], remaining=168)
     daemon.answers("GetRemainingCapacity", answer)
