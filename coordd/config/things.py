@@ -158,7 +158,8 @@ class PoolSettings(Section):
         0.9,
         ge=0.1,
         lt=1,
-        description="What part an adaptive pool's capacity is left with when it is too large.",
+        description="What part an adaptive pool's capacity is left with when it is too large; a unit less at "
+        "least.",
     )
     recovery_ns: Annotated[int, Length(SECOND, DAY)] = Field(
         MINUTE, description="Below `capacity` an adaptive pool gains one unit in so long by itself."

@@ -555,7 +555,11 @@ class Machine:
         for key in freed:
             self._waits.serve(key, now)
             for borrower in borrowers.get(key, ()) if borrowers else ():
+                waiters = self._queues.length(borrower)
                 self._waits.serve(borrower, now)
+                if self._queues.length(borrower) < waiters:
+                    # Where fewer wait, what is free there may be lent in turn.
+                    freed.append(borrower)
         freed.clear()
 
     def _take_permit(self, command: TakePermit, now: int) -> Outcome:

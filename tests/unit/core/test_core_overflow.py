@@ -20,6 +20,7 @@ def overflow_rules(**lender: Any) -> Rules:
             "spare": TypeRule(ttl_ns=MINUTE, pool="spares"),
             "other": TypeRule(ttl_ns=MINUTE, pool="others"),
             "strict": TypeRule(ttl_ns=MINUTE, pool="stricts"),
+            "top": TypeRule(ttl_ns=MINUTE, pool="tops"),
             "post": TypeRule(ttl_ns=MINUTE, pool="tweets"),
         },
         pools={
@@ -27,6 +28,7 @@ def overflow_rules(**lender: Any) -> Rules:
             "others": PoolRule(capacity=1, overflow="borrow", borrow_from="spares"),
             "spares": PoolRule(**{"capacity": 3} | lender),
             "stricts": PoolRule(capacity=1, overflow="deny"),
+            "tops": PoolRule(capacity=1, overflow="borrow", borrow_from="conns"),
             "tweets": PoolRule(limit=plain.pools["tweets"].limit, overflow="deny"),
         },
     )
@@ -151,6 +153,15 @@ def test_a_waiter_borrows_when_those_at_the_lender_give_up(desk: Desk) -> None:
     waiter = desk.wait(wants())
     desk.advance(SECOND)
     assert desk.granted(waiter).pool == "spares"
+
+
+def test_those_who_borrow_from_a_borrower_hear_of_it_when_its_queue_has_gone(desk: Desk) -> None:
+    desk.reserve()
+    held = desk.reserve("spare", units=3)
+    desk.reserve("top")
+    middle, top = desk.wait(wants(units=2)), desk.wait(wants("top"))
+    desk.give_back(held)
+    assert (desk.granted(middle).pool, desk.granted(top).pool) == ("spares", "conns")
 
 
 def test_the_lenders_own_go_first(desk: Desk) -> None:
