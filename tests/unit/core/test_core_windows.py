@@ -3,7 +3,8 @@ from core_desk import T0
 
 from coordd.core.limits import SECOND
 from coordd.core.records import Booking, Cell
-from coordd.core.windows import Full, Windows
+from coordd.core.rules import LOW
+from coordd.core.windows import Full, Kept, Windows
 
 # 100 s in 500 buckets.
 WIDTH = SECOND // 5
@@ -175,3 +176,12 @@ def test_what_has_left_is_known_for_about_a_length(windows: Windows) -> None:
     assert window.left_since(T0) == 2
     assert window.left_since(T0 + 100 * SECOND + WIDTH) == 1
     assert window.left_since(T0 + 101 * SECOND + WIDTH) == 0
+
+
+def test_windows_that_keep_no_classes_keep_all_that_is_to_be_left(windows: Windows) -> None:
+    windows.take("w1", 2, T0)
+    kept = Kept(LOW, (2, 2))
+    assert windows.is_room(1, T0)
+    assert not windows.is_room(1, T0, kept)
+    left_at = T0 + USE_WITHIN + 100 * SECOND + SECOND // 5
+    assert windows.earliest(1, T0, USE_WITHIN, T0, kept) == Full(left_at, 100 * SECOND)
