@@ -148,8 +148,7 @@ class SharedWindows:
         last: dict[str, int] = {}
         for window in self._windows.of:
             for cell in window.cells():
-                if cell.count:
-                    last[cell.worker] = max(last.get(cell.worker, 0), begins_at(cell))
+                last[cell.worker] = max(last.get(cell.worker, 0), begins_at(cell))
         return last
 
     def leaves_at(self) -> int:

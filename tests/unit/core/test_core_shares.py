@@ -340,12 +340,18 @@ def test_charges_made_before_classes_were_kept_go_back_as_of_the_lowest() -> Non
     assert desk.error(TakePermit(endpoint="e", worker="w2", count=9, priority=LOW)) == "PERMITS_ABOVE_LIMIT"
 
 
-def test_refund_of_what_has_left_a_short_window_leaves_it_alone() -> None:
-    desk = desk_of(windows={5 * SECOND: 5, 100 * SECOND: 10})
-    first = desk.permit("fair", "w1", count=5)
-    desk.advance(6 * SECOND)
-    desk.report(first, is_sent=False)
-    desk.permit("fair", "w2", count=5)
+def test_refund_that_a_new_window_knows_nothing_of_leaves_it_alone() -> None:
+    def rules(windows: dict[int, int]) -> Rules:
+        limit = LimitRule(windows=windows, use_within_ns=10 * SECOND, headroom={HIGH: 0.2})
+        return rules_of(limits={"e": limit})
+
+    desk = Desk(rules({500 * SECOND: 10}))
+    permit = desk.permit("e", "w1", count=2)
+    desk.restart(rules({5 * SECOND: 5, 500 * SECOND: 10}))
+    # The short window has its charges at the end of the long one's bucket.
+    desk.report(permit, is_sent=False)
+    assert [window.used for window in desk.machine.limit("e", desk.now).windows] == [2, 0]
+    assert desk.machine.limit("e", desk.now).active_workers == 1
 
 
 def test_headroom_of_a_pool_counts_what_classes_above_hold() -> None:
