@@ -185,3 +185,13 @@ def test_windows_that_keep_no_classes_keep_all_that_is_to_be_left(windows: Windo
     assert not windows.is_room(1, T0, kept)
     left_at = T0 + USE_WITHIN + 100 * SECOND + SECOND // 5
     assert windows.earliest(1, T0, USE_WITHIN, T0, kept) == Full(left_at, 100 * SECOND)
+
+
+def test_levels_beside_what_is_kept_step_once_where_two_leave_at_one_instant(windows: Windows) -> None:
+    windows.take("w1", 1, T0)
+    [window, _] = windows.of
+    windows.book(booking(1, T0 + 100 * SECOND))
+    windows.book(booking(1, T0 + 100 * SECOND, id=2))
+    levels = list(window._levels(T0, LOW, 2))
+    assert [level for _, _, level in levels] == [3, 5, 4, 2]
+    assert all(ends > begins for begins, ends, _ in levels)
