@@ -12,7 +12,7 @@ CONFIG ?= $(wildcard examples/coordd.toml)
 # What protos/ must stay compatible with. An intended break is listed in buf.yaml under breaking.ignore.
 PROTO_BASE ?= HEAD~1
 
-.PHONY: help setup run test demo demo-upstream simulate bench gen gen-check lint format types imports proto-lint ci pins clean
+.PHONY: help setup run test demo demo-classes demo-upstream simulate bench gen gen-check lint format types imports proto-lint ci pins clean
 
 help: ## list the tasks
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -41,6 +41,9 @@ test: setup ## run all tests; branch coverage of coordd/core must be 100 %
 
 demo: setup ## replay real tweets through a fleet of workers, with crashes; prints JSON
 	$(BIN)/python -m examples.demo
+
+demo-classes: setup ## the same with two classes of urgency: who insists is answered first
+	$(BIN)/python -m examples.demo --classes
 
 simulate: $(VENV)/.stamp ## try limits on real tweets, in virtual time: 12 workers, and twice the budget to post
 	$(BIN)/coordd simulate --config examples/glitchbot.toml --trace examples/support_tweets.csv \

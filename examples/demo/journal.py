@@ -29,6 +29,7 @@ class Entry:
     at_s: float
     lock_wait_ms: float = 0.0
     permit_wait_ms: float = 0.0
+    is_urgent: bool = False
     detail: str = ""
 
 
@@ -51,10 +52,11 @@ class Journal:
         *,
         lock_wait_s: float = 0.0,
         permit_wait_s: float = 0.0,
+        is_urgent: bool = False,
         detail: str = "",
     ) -> None:
         """Append one line."""
-        entry = Entry(event, tweet_id, time.time(), lock_wait_s * 1e3, permit_wait_s * 1e3, detail)
+        entry = Entry(event, tweet_id, time.time(), lock_wait_s * 1e3, permit_wait_s * 1e3, is_urgent, detail)
         self._file.write(json.dumps(asdict(entry)) + "\n")
 
 

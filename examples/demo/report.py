@@ -5,8 +5,11 @@ replies         replies that upstream accepted
 duplicates      those of them that were not the first to their tweet, by upstream's count
 upstream_429    calls that upstream refused, by its count
 unknown         tweets whose holder was killed when it may have answered; nobody answered them again
-lock_wait_ms    from the call to the grant, of every lock that led to a call upstream
-permit_wait_ms  from the lock to the permit, of the same
+lock_wait_ms    from the call to the grant, less the time in which only the endpoint blocked it, of every
+                bundle that led to a call upstream
+permit_wait_ms  the time in which only the endpoint blocked it, of the same
+critical_wait_ms, low_wait_ms  with two classes: from the call to the grant, and the `replies` of each class
+critical_to_low the p99 of the former as a part of the p99 of the latter
 utilisation     of the binding window while there was demand, the daemon's downtime included; what this
                 means exactly is in `audit.utilisation`
 seconds         from the start of this program to its end
@@ -47,7 +50,7 @@ class Report:
     problems: tuple[str, ...]
 
 
-def report(evidence: Evidence, *, workers: int, seconds: float) -> Report:
+def report(evidence: Evidence, *, workers: int, is_by_class: bool, seconds: float) -> Report:
     """Work out the figures from the evidence."""
     verdict = audit.judge(evidence.tweets, evidence.arrivals, evidence.journal, evidence.history)
     accepted_s = {a.tweet_id: a.at_s for a in evidence.arrivals if a.status == 201}
@@ -68,6 +71,7 @@ def report(evidence: Evidence, *, workers: int, seconds: float) -> Report:
         "unknown": len(verdict.unknown),
         "lock_wait_ms": audit.percentiles([entry.lock_wait_ms for entry in posting]),
         "permit_wait_ms": audit.percentiles([entry.permit_wait_ms for entry in posting]),
+        **(_by_class(posting) if is_by_class else {}),
         "utilisation": round(binding.fill, 4),
         "seconds": round(seconds, 1),
     }
@@ -80,6 +84,19 @@ def report(evidence: Evidence, *, workers: int, seconds: float) -> Report:
         ("replay", f"{max(accepted_s.values()) - evidence.start_s:.1f} s; a perfect caller: {ideal_s:.1f} s"),
     )
     return Report(figures=figures, remarks=remarks, problems=verdict.problems)
+
+
+def _by_class(posting: Sequence[Entry]) -> dict[str, object]:
+    critical, low = (
+        [entry.lock_wait_ms + entry.permit_wait_ms for entry in posting if entry.is_urgent is is_urgent]
+        for is_urgent in (True, False)
+    )
+    of_critical, of_low = audit.percentiles(critical), audit.percentiles(low)
+    return {
+        "critical_wait_ms": {"replies": len(critical), **of_critical},
+        "low_wait_ms": {"replies": len(low), **of_low},
+        "critical_to_low": round(of_critical["p99"] / of_low["p99"], 3) if of_low["p99"] else 0.0,
+    }
 
 
 def show_report(result: Report) -> None:

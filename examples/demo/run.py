@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +26,7 @@ from examples.demo import audit
 from examples.demo.journal import Entry, read_journal
 from examples.demo.processes import Child, DemoFailed, Processes, processes
 from examples.demo.report import Evidence, report, show_report
-from examples.demo.settings import daemon_config
+from examples.demo.settings import HANDS_BY_CLASS, daemon_config
 from examples.demo.tweets import Tweet, load_tweets
 
 _DAEMON: Final = str(Path(sys.executable).parent / "coordd")
@@ -43,6 +44,7 @@ class Options:
 
     tweets: int | None
     workers: int
+    classes: bool
     keep: Path | None
 
 
@@ -112,10 +114,21 @@ class Daemon:
 class Fleet:
     """The workers, and where each keeps its journal."""
 
-    def __init__(self, started: Processes, directory: Path, daemon: str, upstream: str, tweets: int) -> None:
+    def __init__(
+        self,
+        started: Processes,
+        directory: Path,
+        daemon: str,
+        upstream: str,
+        tweets: int,
+        *,
+        is_by_class: bool,
+    ) -> None:
         self._started = started
         self._directory = directory
         self._shared = ["--daemon", daemon, "--upstream", upstream, "--tweets", str(tweets)]
+        if is_by_class:
+            self._shared += ["--classes", "--hands", str(HANDS_BY_CLASS)]
         self._workers: dict[str, Child] = {}
         self._journals: list[Path] = []
 
@@ -169,10 +182,18 @@ async def replay(options: Options, directory: Path, show_on: Progress) -> Eviden
     tweets = load_tweets(options.tweets)
     async with processes(directory) as started:
         upstream_child, daemon = await asyncio.gather(
-            started.start_module("upstream", "upstream"), Daemon.start(started, directory)
+            started.start_module("upstream", "upstream"),
+            Daemon.start(started, directory, partial(daemon_config, is_by_class=options.classes)),
         )
         upstream = Upstream((await upstream_child.line_with("upstream serving on ")).split()[-1])
-        fleet = Fleet(started, directory, daemon.address, upstream.address, len(tweets))
+        fleet = Fleet(
+            started,
+            directory,
+            daemon.address,
+            upstream.address,
+            len(tweets),
+            is_by_class=options.classes,
+        )
         show = Show(show_on, len(tweets))
         show.say(f"daemon on {daemon.address}, upstream on {upstream.address}, {options.workers} workers")
         names = [f"w{number}" for number in range(1, options.workers + 1)]
@@ -262,7 +283,12 @@ async def _demo(options: Options) -> int:
         with Progress(*columns, console=Console(stderr=True)) as progress:
             async with asyncio.timeout(_REPLAY_S_MAX):
                 evidence = await replay(options, directory, progress)
-        result = report(evidence, workers=options.workers, seconds=time.monotonic() - began_s)
+        result = report(
+            evidence,
+            workers=options.workers,
+            is_by_class=options.classes,
+            seconds=time.monotonic() - began_s,
+        )
         show_report(result)
     finally:
         _clear(directory, options.keep)
@@ -292,12 +318,17 @@ def _options() -> Options:
         "--workers", type=int, default=6, metavar="N", help="worker processes (default: %(default)s)"
     )
     parser.add_argument(
+        "--classes",
+        action="store_true",
+        help="two classes of urgency: customers who insist are answered first",
+    )
+    parser.add_argument(
         "--keep", type=Path, metavar="DIR", help="copy data, journals and errors there afterwards"
     )
     given = parser.parse_args()
     if given.workers < 2 or (given.tweets is not None and given.tweets < 20):
         parser.error("the demo needs at least 2 workers and 20 tweets: one worker is killed on the way")
-    return Options(tweets=given.tweets, workers=given.workers, keep=given.keep)
+    return Options(tweets=given.tweets, workers=given.workers, classes=given.classes, keep=given.keep)
 
 
 def main() -> int:

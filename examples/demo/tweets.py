@@ -1,7 +1,8 @@
 """The input: customers' tweets in order, and when each arrives once time is compressed."""
 
 import csv
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -16,14 +17,21 @@ SPEED: Final = 3600.0
 # by themselves. So tweets arrive for half a minute and the limits need a minute: a backlog, which is the
 # point.
 GAP_S_MAX: Final = 0.03
+# A customer who writes so often insists: with two classes of urgency, from that tweet on all are urgent. That
+# is a quarter of the data.
+INSISTS_FROM: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Tweet:
-    """A customer's tweet. `arrives_s`: seconds from the start of the replay."""
+    """A customer's tweet. `arrives_s`: seconds from the start of the replay.
+
+    `is_urgent`: the customer insists.
+    """
 
     tweet_id: str
     arrives_s: float
+    is_urgent: bool = False
 
     @property
     def item(self) -> str:
@@ -38,10 +46,23 @@ def load_tweets(count: int | None = None) -> list[Tweet]:
     """
     with TWEETS_PATH.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["role"] == "customer"]
-    rows = rows if count is None else rows[-count:]
-    created_s = [datetime.fromisoformat(row["created_at"]).timestamp() for row in rows]
-    arrivals = compressed(created_s)
-    return [Tweet(row["tweet_id"], arrives_s) for row, arrives_s in zip(rows, arrivals, strict=True)]
+    urgent = _insisting(row["author"] for row in rows)
+    first = 0 if count is None else max(0, len(rows) - count)
+    created_s = [datetime.fromisoformat(row["created_at"]).timestamp() for row in rows[first:]]
+    return [
+        Tweet(row["tweet_id"], arrives_s, is_urgent)
+        for row, arrives_s, is_urgent in zip(rows[first:], compressed(created_s), urgent[first:], strict=True)
+    ]
+
+
+def _insisting(authors: Iterable[str]) -> list[bool]:
+    """Say of each tweet whether its author insists by then."""
+    seen: Counter[str] = Counter()
+    insisting = []
+    for author in authors:
+        seen[author] += 1
+        insisting.append(seen[author] >= INSISTS_FROM)
+    return insisting
 
 
 def compressed(created_s: Sequence[float]) -> list[float]:
