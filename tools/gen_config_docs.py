@@ -7,7 +7,7 @@ Equal input gives equal output, for `make gen-check` compares.
 from collections.abc import Iterator
 from typing import Any, Final, Literal, get_args, get_origin
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -83,9 +83,9 @@ def _default(field: FieldInfo) -> str:
     value = field.default
     if any(isinstance(mark, Length) for mark in field.metadata):
         return f'`"{format_length(value)}"`'
-    if value in (None, 0, {}):
+    if value in (None, 0, {}, []):
         return "none"
-    return f"`{str(value).lower()}`" if isinstance(value, bool | int) else f'`"{value}"`'
+    return f"`{str(value).lower()}`" if isinstance(value, bool | int | float) else f'`"{value}"`'
 
 
 def _unit_and_range(field: FieldInfo) -> tuple[str, str]:
@@ -100,6 +100,8 @@ def _unit_and_range(field: FieldInfo) -> tuple[str, str]:
                 bounds = f"{mark.ge} .. {bounds}"
             case Le():
                 bounds += str(mark.le)
+            case Lt():
+                bounds += f"below {mark.lt}"
     return unit or _unit(field.annotation), bounds or _choices(field.annotation)
 
 
