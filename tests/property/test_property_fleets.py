@@ -18,6 +18,7 @@ from coordd.core.outcomes import Granted, WaitGranted
 from coordd.core.records import Permit
 from coordd.core.rules import EQUAL, PROPORTIONAL, LimitRule, Rules
 
+_FLEETS = 15 if settings().max_examples < 1_000 else 400
 T0 = 1_790_000_000 * SECOND
 # A bucket is 1/500 of its window, and a charge counts from the begin of its bucket to the end of the last.
 ROUNDING = 1.005
@@ -130,7 +131,7 @@ windows = st.sampled_from(
 workers = st.integers(2, 8).map(lambda count: [f"w{index}" for index in range(count)])
 
 
-@settings(max_examples=15)
+@settings(max_examples=_FLEETS)
 @given(windows=windows, workers=workers, more=st.integers(0, 40))
 def test_equal_saturated_workers_have_equal_parts_of_each_window(
     windows: dict[int, int], workers: list[str], more: int
@@ -147,7 +148,7 @@ def test_equal_saturated_workers_have_equal_parts_of_each_window(
     fleet.judge_windows()
 
 
-@settings(max_examples=15)
+@settings(max_examples=_FLEETS)
 @given(
     windows=windows,
     weights=st.lists(st.sampled_from([0.5, 1.0, 2.0, 3.0, 4.0]), min_size=2, max_size=6),
@@ -168,7 +169,7 @@ def test_weights_are_respected_to_within_a_unit_and_two_percent(
         assert abs(given[worker] - part) <= 0.02 * part + 5, (given, named)
 
 
-@settings(max_examples=15)
+@settings(max_examples=_FLEETS)
 @given(windows=windows, workers=workers, early=st.integers(1, 3))
 def test_whenever_somebody_wants_more_nothing_is_left_idle(
     windows: dict[int, int], workers: list[str], early: int
@@ -185,7 +186,7 @@ def test_whenever_somebody_wants_more_nothing_is_left_idle(
     assert given >= 0.99 * windows[longest] * int(rounds), given
 
 
-@settings(max_examples=15)
+@settings(max_examples=_FLEETS)
 @given(windows=windows, workers=workers, asleep_windows=st.integers(1, 4))
 def test_a_waking_worker_has_its_part_within_one_window(
     windows: dict[int, int], workers: list[str], asleep_windows: int
@@ -202,7 +203,7 @@ def test_a_waking_worker_has_its_part_within_one_window(
     assert fleet.given(woke_at - 1, fleet.now)[workers[0]] >= part - 1
 
 
-@settings(max_examples=15)
+@settings(max_examples=_FLEETS)
 @given(workers=st.integers(2, 6), hog=st.integers(20, 60), bound_s=st.integers(3, 9))
 def test_nobody_is_starved_beyond_the_bound(workers: int, hog: int, bound_s: int) -> None:
     # A short window that frees one unit a second, and a long one of which the hog had much while it was
