@@ -10,20 +10,18 @@ once the pause is over.
 Must not know: header fields, or windows' arithmetic.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from msgspec.structs import replace
 
 from coordd.core.claims import Blocked
 from coordd.core.commands import RecordUsage
 from coordd.core.ledger import Ledger
+from coordd.core.limit import Limit
 from coordd.core.outcomes import Alert, GateChanged, Reason
 from coordd.core.records import Gate, Permit, Table
 from coordd.core.rules import LimitRule, spell_length
 from coordd.core.views import GateState, GateView
-
-if TYPE_CHECKING:
-    from coordd.core.rate_limits import Limit
 
 _TOO_MANY_REQUESTS: Final = 429
 # These refuse for want of capacity only where they say when to come back; 403 is what GitHub's do.
@@ -46,13 +44,13 @@ class Gates:
         self._ledger = ledger
         self._changed = ledger.changes.of[Table.GATES]
 
-    def shut_until(self, limit: "Limit", gate: Gate, now: int) -> int:
+    def shut_until(self, limit: Limit, gate: Gate, now: int) -> int:
         """Return until when nobody gets a permit, if nothing is reported; 0: somebody may."""
         probe = limit.open.get(gate.probe_id)
         until = gate.closed_until if probe is None else probe.use_by
         return until if until > now else 0
 
-    def beside(self, limit: "Limit", gate: Gate, blocked: Blocked | None, now: int) -> Blocked | None:
+    def beside(self, limit: Limit, gate: Gate, blocked: Blocked | None, now: int) -> Blocked | None:
         """Return what blocks a permit that, were the gate open, `blocked` would, or None."""
         until = self.shut_until(limit, gate, now) if gate.closed_until else 0
         if not until:
@@ -71,12 +69,12 @@ class Gates:
             gate.probe_id = permit.id
             self._change(gate)
 
-    def give_up(self, limit: "Limit", gate: Gate, permit: Permit) -> None:
+    def give_up(self, limit: Limit, gate: Gate, permit: Permit) -> None:
         """Note that a permit ended without a report: if it was the probe, the next one may go."""
         if gate.probe_id == permit.id:
             self._end_probe(limit, gate)
 
-    def report(self, limit: "Limit", command: RecordUsage, pause_ns: int, now: int) -> None:
+    def report(self, limit: Limit, command: RecordUsage, pause_ns: int, now: int) -> None:
         """Take in what became of a call. Args: pause_ns: as upstream told, below 0 if it did not.
 
         Call it also for what is reported late or twice: ids tell what is new.
@@ -97,7 +95,7 @@ class Gates:
             gate.closed_until = gate.struck_at = now
             self._change(gate)
 
-    def load(self, limit: "Limit", gate: Gate) -> None:
+    def load(self, limit: Limit, gate: Gate) -> None:
         """Take a gate in as it was stored, after the permits: a probe that is not among them is over."""
         if gate.probe_id and gate.probe_id not in limit.open:
             gate.probe_id = 0
@@ -108,7 +106,7 @@ class Gates:
         """Drop the stored gate of an endpoint that is gone."""
         self._changed[endpoint] = None
 
-    def view(self, limit: "Limit", now: int) -> GateView:
+    def view(self, limit: Limit, now: int) -> GateView:
         """Return how the gate stands."""
         gate = limit.gate
         if gate is None:
@@ -119,7 +117,7 @@ class Gates:
 
     # --------------------------------------------------------------------------------------------------------
 
-    def _refuse(self, limit: "Limit", id: int, pause_ns: int, now: int) -> None:
+    def _refuse(self, limit: Limit, id: int, pause_ns: int, now: int) -> None:
         gate = limit.gate
         if gate is not None and id <= gate.struck_id:
             self._extend(limit, gate, pause_ns, now)
@@ -135,13 +133,13 @@ class Gates:
         if gate.strikes == limit.rule.alert_after:
             self._alert(limit, gate, now)
 
-    def _extend(self, limit: "Limit", gate: Gate, pause_ns: int, now: int) -> None:
+    def _extend(self, limit: Limit, gate: Gate, pause_ns: int, now: int) -> None:
         """Stay closed for longer, if a refusal of the same incident says so, and nothing newer is known."""
         if gate.closed_until > now and now + pause_ns > gate.closed_until:
             gate.closed_until = gate.struck_at = now + pause_ns
             self._change(gate)
 
-    def _answer(self, limit: "Limit", gate: Gate, id: int, *, is_let_in: bool, now: int) -> None:
+    def _answer(self, limit: Limit, gate: Gate, id: int, *, is_let_in: bool, now: int) -> None:
         is_over = id == gate.probe_id
         if is_let_in and id > gate.struck_id:
             # Also an earlier probe's late word counts: its call was made after the refusal.
@@ -153,7 +151,7 @@ class Gates:
         if is_over:
             self._end_probe(limit, gate)
 
-    def _end_probe(self, limit: "Limit", gate: Gate) -> None:
+    def _end_probe(self, limit: Limit, gate: Gate) -> None:
         gate.probe_id = 0
         self._change(gate)
         self._ledger.freed.append(limit.key)
@@ -163,7 +161,7 @@ class Gates:
         # A copy: it goes on changing, and this is told later.
         self._ledger.notices.append(GateChanged(gate=replace(gate)))
 
-    def _alert(self, limit: "Limit", gate: Gate, now: int) -> None:
+    def _alert(self, limit: Limit, gate: Gate, now: int) -> None:
         pause = spell_length(gate.closed_until - now)
         self._ledger.notices.append(
             Alert(

@@ -15,7 +15,7 @@ from typing import Final
 
 from coordd.core.expected import Expected, expected_of
 from coordd.core.forecasts import Forecasts, next_bin
-from coordd.core.rules import LOW, MEDIUM, PRIORITIES
+from coordd.core.rules import LOW, MEDIUM, PRIORITIES, LimitRule, PoolRule
 from coordd.core.windows import Kept, Window, Windows
 
 _PPM: Final = 1_000_000
@@ -123,6 +123,14 @@ class Headroom:
         return kept is not None and (
             _is_within_floors(count, kept, windows) or _is_expected(count, kept, windows, now)
         )
+
+
+def headroom_of(rule: LimitRule | PoolRule, forecasts: Forecasts | None = None) -> Headroom | None:
+    """Return the headroom of a rule, or None if no class must leave anything to others."""
+    if not rule.headroom and forecasts is None:
+        return None
+    forecast_max = rule.forecast_max if isinstance(rule, LimitRule) else 0.0
+    return Headroom(rule.headroom, forecasts, forecast_max)
 
 
 def _is_within_floors(count: int, kept: Kept, windows: Windows) -> bool:

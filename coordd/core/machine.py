@@ -46,6 +46,8 @@ from coordd.core.errors import NotFound
 from coordd.core.escalations import Escalations
 from coordd.core.forecasts import Forecasts
 from coordd.core.ledger import Ledger
+from coordd.core.limit import Limit
+from coordd.core.limit_views import allocation, allocations
 from coordd.core.limits import DUE_PER_TICK_MAX
 from coordd.core.locks import Locks, Rest, unknown_kind
 from coordd.core.outcomes import (
@@ -62,7 +64,7 @@ from coordd.core.outcomes import (
 from coordd.core.overrides import Overrides
 from coordd.core.preemption import Preemption, is_taken
 from coordd.core.queues import QueueKey, Queues
-from coordd.core.rate_limits import Limit, RateLimits
+from coordd.core.rate_limits import RateLimits
 from coordd.core.recall import Recall
 from coordd.core.records import (
     Booking,
@@ -182,7 +184,7 @@ class Machine:
             TakePermit: self._take_permit,
             RecordUsage: self._rate_limits.record_usage,
             ScheduleRequest: self._schedule,
-            CancelSchedule: self._rate_limits.cancel,
+            CancelSchedule: self._rate_limits.bookings.cancel,
             LeaveWait: self._waits.leave,
             ReturnGrant: self._return_grant,
             ForceRelease: self._force_release,
@@ -215,7 +217,7 @@ class Machine:
         self._force: dict[type, Callable[[Any, int], None]] = {
             Lock: self._locks.force,
             Reservation: self._reservations.force,
-            Booking: self._rate_limits.lapse,
+            Booking: self._rate_limits.bookings.lapse,
             Bundle: self._bundles.force,
         }
         self._undo: dict[type, Callable[[Any, int], None]] = {
@@ -394,7 +396,7 @@ class Machine:
     def _load_booking(self, row: Row) -> None:
         booking = Booking(*row)  # type: ignore[arg-type]
         if booking.endpoint in self._rate_limits:
-            self._rate_limits.load_booking(booking)
+            self._rate_limits.bookings.load(booking)
             self._bind_request(booking.worker, booking.request_id, booking)
         else:
             self._ledger.changes.of[Table.BOOKINGS][booking.id] = None
@@ -461,7 +463,7 @@ class Machine:
 
     def allocation(self, endpoint: str, worker: str, now: int) -> AllocationView:
         """Return a worker's part of an endpoint. Raises: InvalidArgument (UNKNOWN_ENDPOINT)."""
-        return self._rate_limits.allocation(self._rate_limits.limit(endpoint), worker, now)
+        return allocation(self._rate_limits.limit(endpoint), worker, now)
 
     def sessions(self) -> list[SessionView]:
         """Return every open session, by worker."""
@@ -477,7 +479,7 @@ class Machine:
         Raises: InvalidArgument (UNKNOWN_ENDPOINT). Cost: O(workers x log).
         """
         limit = self._rate_limits.limit(endpoint)
-        return self._rate_limits.allocations(limit, now, after=after, count=count)
+        return allocations(limit, now, after=after, count=count)
 
     def counts(self) -> Counts:
         """Return how much there is of everything."""
@@ -574,8 +576,8 @@ class Machine:
         if command.request_id:
             earlier = self._waits.earlier(command, now)
             if earlier is not None:
-                return Booked(booking=self._rate_limits.same_booking(command, earlier), is_repeat=True)
-        return self._rate_limits.book(command, self._waits.rank(command, now), now)
+                return Booked(booking=self._rate_limits.bookings.same(command, earlier), is_repeat=True)
+        return self._rate_limits.bookings.book(command, self._waits.rank(command, now), now)
 
     def _return_grant(self, command: ReturnGrant, now: int) -> GrantReturned:
         grant = self._ledger.live.get(command.id)
@@ -608,7 +610,7 @@ class Machine:
         self._ledger.notices.extend(Expired(grant=permit) for permit in self._rate_limits.expire(limit, now))
 
     def _lapse_booking(self, booking: Booking, now: int) -> None:
-        self._rate_limits.lapse(booking, now)
+        self._rate_limits.bookings.lapse(booking, now)
         self._ledger.notices.append(Expired(grant=booking))
 
 

@@ -6,9 +6,9 @@ Owns: the arithmetic of one pool. Must not know: reservations one by one, or who
 from collections.abc import Sequence
 
 from coordd.core.capacity import Adaptive
+from coordd.core.headroom import headroom_of
 from coordd.core.held_units import HeldUnits
 from coordd.core.queues import QueueKey
-from coordd.core.rate_limits import headroom_of
 from coordd.core.records import Reservation
 from coordd.core.rules import PRIORITIES, PoolRule
 from coordd.core.shares import Shares

@@ -1,7 +1,7 @@
-"""RateLimiter: permits to call endpoints, in several rolling windows at once, and bookings of future ones.
+"""RateLimiter: permits to call endpoints, in several rolling windows at once.
 
-Owns: each endpoint's windows, open permits and bookings. A permit is charged when it is taken; its record
-only serves to settle it, so one whose time has passed is simply dropped and stays charged.
+Owns: each endpoint's limit and open permits. A permit is charged when it is taken; its record only serves to
+settle it, so one whose time has passed is simply dropped and stays charged.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,97 +9,26 @@ from itertools import islice
 
 from msgspec.structs import replace
 
-from coordd.core.allocations import Allocations, undivided
+from coordd.core.bookings import Bookings
 from coordd.core.claims import Blocked
-from coordd.core.class_queues import ClassQueue
-from coordd.core.commands import CancelSchedule, RecordUsage, ScheduleRequest, TakePermit
-from coordd.core.errors import FailedPrecondition, InvalidArgument, OutOfRange, ResourceExhausted
+from coordd.core.commands import RecordUsage, TakePermit
 from coordd.core.forecasts import Forecasts
 from coordd.core.gates import Gates
 from coordd.core.headers import NOT_TOLD, parse
-from coordd.core.headroom import Headroom
-from coordd.core.ledger import Ledger, not_holder, request_id_reused
-from coordd.core.limits import BOOKINGS_PER_LIMIT_MAX, DUE_PER_TICK_MAX, SECOND
-from coordd.core.outcomes import Booked, BookingCancelled, Reason, Refused, UsageRecorded
-from coordd.core.pacing import Pace
-from coordd.core.promises import Promises
+from coordd.core.ledger import Ledger, not_holder
+from coordd.core.limit import Limit, limit_of
+from coordd.core.limit_views import limit_view
+from coordd.core.limits import DUE_PER_TICK_MAX
+from coordd.core.outcomes import Reason, Refused, UsageRecorded
 from coordd.core.queues import QueueKey, Queues, Rank
-from coordd.core.records import (
-    Booking,
-    Forecast,
-    ForeignUsage,
-    Gate,
-    LearnedLimit,
-    Permit,
-    Table,
-)
-from coordd.core.rules import CRITICAL, LimitRule, PoolRule, Rules, spell_length
-from coordd.core.shared_windows import SharedWindow, SharedWindows
-from coordd.core.shares import Shares, Used
+from coordd.core.records import Forecast, ForeignUsage, Gate, LearnedLimit, Permit, Table
+from coordd.core.rules import Rules
 from coordd.core.sharing import Sharing
-from coordd.core.upstream import Lessons, Upstream
-from coordd.core.views import AllocationView, ForecastView, LimitView, WindowView
-from coordd.core.windows import Full, Kept, Window, Windows
+from coordd.core.upstream import Upstream
+from coordd.core.views import LimitView
+from coordd.core.window_blocks import blocked_by_windows, check_count, least_wait
 
 _TOO_MANY_REQUESTS = 429
-
-
-class Limit:
-    """One endpoint: its rule, its windows, and its open permits in the order in which their time passes.
-
-    `headroom` None: no class must leave anything to others. `forecasts` None: nor to what they are expected
-    to want. `pace` None: calls are permitted as they come. `shares` None: workers do not share it.
-    """
-
-    __slots__ = (
-        "forecasts",
-        "gate",
-        "headroom",
-        "in_flight",
-        "key",
-        "lessons",
-        "name",
-        "open",
-        "pace",
-        "promises",
-        "rule",
-        "scheduled_at",
-        "shares",
-        "violations",
-        "windows",
-    )
-
-    def __init__(self, name: str, rule: LimitRule, ledger: Ledger, queues: Queues, sharing: Sharing) -> None:
-        self.name = name
-        self.rule = rule
-        self.windows = windows_of(f"limit/{name}", rule, ledger)
-        self.key: QueueKey = ("limit", name)
-        self.forecasts = (
-            Forecasts(self.windows.name, self.key, list(rule.windows), ledger)
-            if rule.forecast_max > 0
-            else None
-        )
-        self.headroom = headroom_of(rule, self.forecasts)
-        self.pace = Pace(self.windows) if rule.is_even else None
-        self.promises = Promises()
-        self.shares = order_of(
-            self.key, rule, self.headroom, SharedWindows(self.windows), queues=queues, sharing=sharing
-        )
-        self.open: dict[int, Permit] = {}
-        # Calls of the open permits.
-        self.in_flight = 0
-        # None: upstream has never refused a call.
-        self.gate: Gate | None = None
-        self.lessons = Lessons()
-        self.violations = 0
-        # Due when the oldest open permit's time passes.
-        self.scheduled_at = 0
-
-    def kept_at(self, at: int, priority: int, count: int, now: int) -> Kept | None:
-        """Return what a class that wants `count` at the instant `at` must leave of each window."""
-        if self.headroom is None:
-            return None
-        return self.headroom.kept(priority, self.windows, now, count, at)
 
 
 class RateLimits:
@@ -107,13 +36,12 @@ class RateLimits:
 
     __slots__ = (
         "_changed",
-        "_changed_bookings",
         "_gates",
-        "_horizon_ns",
         "_ledger",
         "_limits",
         "_queues",
         "_upstream",
+        "bookings",
         "permits",
     )
 
@@ -122,14 +50,13 @@ class RateLimits:
         self._queues = queues
         self._gates = Gates(ledger)
         self._upstream = Upstream(ledger)
-        self._horizon_ns = rules.schedule_horizon_ns
         self._changed = ledger.changes.of[Table.PERMITS]
-        self._changed_bookings = ledger.changes.of[Table.BOOKINGS]
         # Permits not yet settled.
         self.permits = 0
         self._limits = {
-            name: Limit(name, rule, ledger, queues, sharing) for name, rule in sorted(rules.limits.items())
+            name: Limit(name, rule, ledger, sharing) for name, rule in sorted(rules.limits.items())
         }
+        self.bookings = Bookings(rules, ledger, queues, self._limits, self._gates)
 
     def __iter__(self) -> Iterator[Limit]:
         """Every limit, by name."""
@@ -141,14 +68,7 @@ class RateLimits:
 
     def limit(self, endpoint: str) -> Limit:
         """Return an endpoint's limit. Raises: InvalidArgument (UNKNOWN_ENDPOINT)."""
-        limit = self._limits.get(endpoint)
-        if limit is None:
-            raise InvalidArgument(
-                "UNKNOWN_ENDPOINT",
-                f"The endpoint {endpoint!r} is not configured; there are: {', '.join(self._limits)}.",
-                endpoint=endpoint,
-            )
-        return limit
+        return limit_of(self._limits, endpoint)
 
     # -- Component -------------------------------------------------------------------------------------------
 
@@ -232,37 +152,10 @@ class RateLimits:
 
     def claim(self, command: TakePermit, now: int) -> Permit | Refused:
         """Turn a booking whose time has come into a permit."""
-        booking = self._own_booking(command.booking_id, command.worker, now)
-        if booking is not None and booking.endpoint != command.endpoint:
-            raise not_holder("booking", command.booking_id, command.worker)
-        if booking is None:
-            raise FailedPrecondition(
-                "BOOKING_LAPSED",
-                f"The booking {command.booking_id} is open no longer.",
-                id=command.booking_id,
-            )
-        limit = self._limits[booking.endpoint]
-        if now < booking.execute_at:
-            return _too_early(booking)
-        shut_until = self._gates.shut_until(limit, limit.gate, now) if limit.gate is not None else 0
-        if shut_until:
-            limit.promises.booking_late(booking.id, booking.execute_at, shut_until)
-            return Refused(reason=Reason.GATE, subject=limit.name, retry_at=shut_until)
-        limit.windows.unbook(booking)
-        if not limit.windows.is_room(booking.count, now):
-            # Only after an operator has lowered the limit since it was booked.
-            full = limit.windows.earliest(booking.count, now, limit.rule.use_within_ns, now)
-            limit.windows.book(booking)
-            limit.promises.booking_late(booking.id, booking.execute_at, full.at)
-            return Refused(
-                reason=Reason.WINDOW_FULL, subject=limit.name, retry_at=full.at, window_ns=full.window_ns
-            )
-        limit.promises.booking_kept(booking.id, booking.execute_at)
-        self._forget_booking(booking)
-        self._ledger.end_request(booking.worker, booking.request_id, now)
-        # Claimed before its last moment, it leaves the windows sooner than it was to.
-        self._ledger.freed.append(limit.key)
-        return self._take(limit, command, booking.count, now)
+        booking = self.bookings.claim(command, now)
+        if isinstance(booking, Refused):
+            return booking
+        return self._take(self._limits[booking.endpoint], command, booking.count, now)
 
     def record_usage(self, command: RecordUsage, now: int) -> UsageRecorded:
         """Settle a permit.
@@ -291,50 +184,6 @@ class RateLimits:
         # Even a permit that was used may have left a window that it would have been in at its use_by.
         self._ledger.freed.append(limit.key)
         return UsageRecorded(permit=permit, refunded=refunded)
-
-    def book(self, command: ScheduleRequest, rank: Rank, now: int) -> Booked:
-        """Book the earliest time, after those in the queue who go before."""
-        limit = self.limit(command.endpoint)
-        windows = limit.windows
-        check_count(limit.name, command.count, windows, limit.headroom, command.priority)
-        if len(windows.bookings) >= BOOKINGS_PER_LIMIT_MAX:
-            raise ResourceExhausted(
-                "TOO_MANY_BOOKINGS",
-                f"{limit.name} has {BOOKINGS_PER_LIMIT_MAX} bookings.",
-                endpoint=limit.name,
-            )
-        booking = self._place(limit, command, rank, now)
-        windows.book(booking)
-        self._ledger.live[booking.id] = booking
-        self._ledger.deadlines.schedule(booking, booking.claim_until)
-        self._changed_bookings[booking.id] = booking
-        if command.request_id:
-            self._ledger.requests[(command.worker, command.request_id)] = booking
-        return Booked(booking=booking)
-
-    def same_booking(self, command: ScheduleRequest, earlier: object) -> Booking:
-        """Check that `earlier`, under the same request id, is what `command` asks for, and return it."""
-        if not isinstance(earlier, Booking) or (earlier.endpoint, earlier.count) != (
-            command.endpoint,
-            command.count,
-        ):
-            raise request_id_reused(command.request_id)
-        return earlier
-
-    def cancel(self, command: CancelSchedule, now: int) -> BookingCancelled:
-        """Give a booking back."""
-        booking = self._own_booking(command.id, command.worker, now)
-        if booking is not None:
-            self.lapse(booking, now)
-        return BookingCancelled(booking=booking)
-
-    def lapse(self, booking: Booking, now: int) -> None:
-        """End a booking unclaimed."""
-        limit = self._limits[booking.endpoint]
-        limit.windows.unbook(booking)
-        self._forget_booking(booking)
-        self._ledger.end_request(booking.worker, booking.request_id, now)
-        self._ledger.freed.append(limit.key)
 
     def expire(self, limit: Limit, now: int) -> list[Permit]:
         """Drop the permits whose time has passed, at most `DUE_PER_TICK_MAX`.
@@ -404,8 +253,8 @@ class RateLimits:
 
     def load_forecast(self, record: Forecast) -> None:
         """Take in what was learnt of a class's demand, as it was stored; drop it where nobody asks for it."""
-        endpoint = record.subject.partition("/")[2]
-        forecasts = self._limits[endpoint].forecasts if endpoint in self._limits else None
+        limit = self._limits.get(_name(record.subject))
+        forecasts = limit.forecasts if limit is not None else None
         if forecasts is not None:
             forecasts.load(record)
         else:
@@ -438,47 +287,10 @@ class RateLimits:
             for limit in self
         ]
 
-    def load_booking(self, booking: Booking) -> None:
-        """Take an open booking in as it was stored."""
-        self._limits[booking.endpoint].windows.book(booking)
-        self._ledger.live[booking.id] = booking
-        self._ledger.deadlines.schedule(booking, booking.claim_until)
-
     def view(self, limit: Limit, now: int) -> LimitView:
         """Return how full an endpoint's windows are."""
-        return LimitView(
-            name=limit.name,
-            windows=window_views(limit.windows, now),
-            is_fair=limit.rule.is_fair,
-            use_within_ns=limit.rule.use_within_ns,
-            claim_window_ns=limit.rule.claim_window_ns,
-            queued=self._queues.length(limit.key),
-            bookings=len(limit.windows.bookings),
-            active_workers=(
-                len(limit.shares.active()) if limit.shares is not None else len(limit.windows.of[0].workers())
-            ),
-            violations=limit.violations,
-            is_overridden=is_overridden(limit.windows, limit.rule),
-            gate=self._gates.view(limit, now),
-            learned=tuple(learned for _, learned in sorted(limit.lessons.limits.items())),
-            malformed_headers=limit.lessons.malformed,
-            forecasts=tuple(forecast_views(limit, now)),
-            scheduling_error_ns=limit.promises.error_ns,
-        )
-
-    def allocation(self, limit: Limit, worker: str, now: int) -> AllocationView:
-        """Return a worker's part of each window: of a fair limit by max-min, else all of it."""
-        if limit.shares is None:
-            return undivided(limit.windows, worker, now)
-        return Allocations(limit.shares, limit.windows, now, worker).of(worker)
-
-    def allocations(self, limit: Limit, now: int, *, after: str, count: int) -> list[AllocationView]:
-        """Return the parts of `count` of the workers that share an endpoint now, by name, `after` one."""
-        if limit.shares is None:
-            return []
-        allocations = Allocations(limit.shares, limit.windows, now)
-        workers = [sharer.worker for sharer in allocations.sharers if sharer.worker > after]
-        return [allocations.of(worker) for worker in workers[:count]]
+        queued, gate = self._queues.length(limit.key), self._gates.view(limit, now)
+        return limit_view(limit, now, queued=queued, gate=gate)
 
     # --------------------------------------------------------------------------------------------------------
 
@@ -541,276 +353,6 @@ class RateLimits:
             self._ledger.part(permit.id)
         self._changed[permit.id] = None
 
-    def _own_booking(self, id: int, worker: str, now: int) -> Booking | None:
-        booking = self._ledger.live.get(id)
-        if not isinstance(booking, Booking):
-            self._ledger.ended(id, "booking")
-            return None
-        if booking.worker != worker:
-            raise not_holder("booking", id, worker)
-        return booking if booking.claim_until > now else None
-
-    def _forget_booking(self, booking: Booking) -> None:
-        self._limits[booking.endpoint].promises.forget(booking.id)
-        del self._ledger.live[booking.id]
-        self._ledger.deadlines.cancel(booking)
-        self._changed_bookings[booking.id] = None
-
-    def _place(self, limit: Limit, command: ScheduleRequest, rank: Rank, now: int) -> Booking:
-        rule = limit.rule
-        hold_ns = rule.claim_window_ns + rule.use_within_ns
-        ahead = self._queues.units_before(limit.key, rank)
-        start = now + command.not_before_ns
-        if limit.pace is not None:
-            start = max(start, limit.pace.begins_at(command.priority, ahead))
-        if limit.gate is not None:
-            start = max(start, limit.gate.closed_until)
-        if ahead:
-            execute_at = _earliest_behind(limit, ahead, command, start, now)
-        else:
-            execute_at = _earliest_slot(limit, command, start, now)
-        if execute_at - now > self._horizon_ns:
-            raise OutOfRange(
-                "BEYOND_HORIZON",
-                f"The earliest time is {spell_length(execute_at - now)} from now; bookings go "
-                f"{spell_length(self._horizon_ns)} ahead.",
-                endpoint=limit.name,
-                earliest_s=(execute_at - now) // SECOND,
-            )
-        return Booking(
-            id=self._ledger.next_id(),
-            endpoint=limit.name,
-            worker=command.worker,
-            count=command.count,
-            booked_at=now,
-            execute_at=execute_at,
-            claim_until=execute_at + rule.claim_window_ns,
-            use_by=execute_at + hold_ns,
-            request_id=command.request_id,
-        )
-
-
-def _earliest_slot(limit: Limit, command: ScheduleRequest, start: int, now: int) -> int:
-    """Return the earliest time for a booking from `start` on; where they are paced, between the others."""
-    windows, rule, count, priority = limit.windows, limit.rule, command.count, command.priority
-    hold_ns = rule.claim_window_ns + rule.use_within_ns
-    kept = limit.kept_at(start, priority, count, now)
-    while True:
-        slot = start
-        if limit.pace is not None and priority < CRITICAL:
-            slot = limit.pace.slot(count, start)
-        start = windows.earliest(count, slot, hold_ns, now, kept, since=now).at
-        if start == slot:
-            return start
-
-
-def _earliest_behind(limit: Limit, ahead: int, command: ScheduleRequest, start: int, now: int) -> int:
-    """Return the earliest time for a booking behind those in the queue who want `ahead`.
-
-    Booking is no way round the queue: those who go before are given their permits first. When all of them
-    will have been served is an estimate; but the next ones' room is set aside while a time is sought, so that
-    no booking ever delays them, however many come.
-    """
-    windows, rule, count = limit.windows, limit.rule, command.count
-    hold_ns = rule.claim_window_ns + rule.use_within_ns
-    kept = limit.kept_at(start, command.priority, count, now)
-    next_ones = min(ahead, windows.smallest())
-    served_at = windows.earliest(next_ones, now, rule.use_within_ns, now).at
-    start = windows.earliest(ahead + count, max(start, served_at), hold_ns, now, kept, since=now).at
-    use_by = served_at + rule.use_within_ns
-    aside = Booking(0, limit.name, "", next_ones, now, served_at, served_at, use_by)
-    windows.book(aside)
-    execute_at = _earliest_slot(limit, command, start, now)
-    windows.unbook(aside)
-    return execute_at
-
-
-def _too_early(booking: Booking) -> Refused:
-    return Refused(reason=Reason.BOOKING_EARLY, subject=booking.endpoint, retry_at=booking.execute_at)
-
 
 def _name(subject: str) -> str:
     return subject.partition("/")[2]
-
-
-def windows_of(name: str, rule: LimitRule, ledger: Ledger) -> Windows:
-    """Return the windows of a rule; such as know who uses them, if that is asked for."""
-    is_shared = rule.is_fair or bool(rule.headroom)
-    window_type = SharedWindow if is_shared else Window
-    return Windows(name, rule.windows, rule.use_within_ns, ledger.changes.cells, window_type)
-
-
-def order_of(
-    key: QueueKey,
-    rule: LimitRule | PoolRule,
-    headroom: Headroom | None,
-    used: Used,
-    *,
-    queues: Queues,
-    sharing: Sharing,
-) -> Shares | None:
-    """Give a queue the order that its rule asks for; return the shares, or None if workers do not share."""
-    if rule.is_fair:
-        return sharing.share(key, rule.share, used, has_headroom=headroom is not None)
-    if headroom is not None:
-        queues.orders[key] = ClassQueue(has_headroom=True)
-    return None
-
-
-def headroom_of(rule: LimitRule | PoolRule, forecasts: Forecasts | None = None) -> Headroom | None:
-    """Return the headroom of a rule, or None if no class must leave anything to others."""
-    if not rule.headroom and forecasts is None:
-        return None
-    forecast_max = rule.forecast_max if isinstance(rule, LimitRule) else 0.0
-    return Headroom(rule.headroom, forecasts, forecast_max)
-
-
-def check_count(name: str, count: int, windows: Windows, headroom: Headroom | None, priority: int) -> None:
-    """Check that a class can ever take `count` at once. Raises: OutOfRange (PERMITS_ABOVE_LIMIT)."""
-    largest = windows.smallest() if headroom is None else headroom.largest(priority, windows)
-    if count > largest:
-        raise OutOfRange(
-            "PERMITS_ABOVE_LIMIT",
-            f"{count} are more than {name} ever allows at once: {largest}.",
-            name=name,
-            count=count,
-            limit=largest,
-        )
-
-
-def blocked_by_windows(
-    windows: Windows,
-    headroom: Headroom | None,
-    count: int,
-    rank: Rank,
-    now: int,
-    *,
-    key: QueueKey,
-    queues: Queues,
-    pace: Pace | None = None,
-) -> Blocked | None:
-    """Return what blocks taking `count`: a full window, headroom, pace, those ahead in the queue; or None."""
-    kept = headroom.kept(rank[2], windows, now, count) if headroom is not None else None
-    begins_at = pace.begins_at(rank[2]) if pace is not None else 0
-    is_behind = bool(queues.units) and queues.is_ahead(key, rank, now)
-    if is_behind and headroom is not None:
-        wants = queues.first_wants(key, now)
-        ahead = {class_: wants.get(class_, 1) for class_ in queues.classes_ahead(key, rank, now)}
-        is_behind = not headroom.may_pass(count, ahead, rank[2], windows, now)
-    aside = queues.units_aside(key, rank) if queues.aside else 0
-    if not is_behind and begins_at <= now and windows.is_room(count + aside, now, kept):
-        return None
-    check_count(key[1], count, windows, headroom, rank[2])
-    full = windows.earliest(count, max(now, begins_at), windows.use_within_ns, now, kept)
-    changes_at = headroom.changes_at(now) if headroom is not None and kept else 0
-    blocked = Blocked(
-        reason=_reason(windows, count, kept, now),
-        subject=key[1],
-        key=key,
-        retry_at=full.at,
-        frees_at=_sooner(full.at, changes_at),
-        window_ns=full.window_ns,
-    )
-    if is_behind:
-        return _behind(blocked, windows, count, rank, now, kept=kept, queues=queues, pace=pace)
-    if aside:
-        later = windows.earliest(count + aside, max(now, begins_at), windows.use_within_ns, now, kept)
-        return _beside(blocked, later, now, changes_at)
-    return blocked
-
-
-def least_wait(
-    windows: Windows, count: int, rank: Rank, blocked: Blocked, now: int, *, queues: Queues
-) -> int:
-    """Return how long whoever is `blocked` will wait at least, if nothing comes back early.
-
-    Exact for the first in the queue. Of the others the estimate may be more than they will wait, so those
-    ahead are counted as if each window were the only one.
-    """
-    ahead = queues.units_ahead(blocked.key, rank, now)
-    if not ahead:
-        return max(0, blocked.retry_at - now)
-    return windows.no_sooner(ahead + count, now) - now
-
-
-def _reason(windows: Windows, count: int, kept: Kept | None, now: int) -> Reason:
-    """Return what blocks whoever is first, if not the mere passing of time does: then it is the pace."""
-    if not windows.is_room(count, now):
-        return Reason.WINDOW_FULL
-    return Reason.PACED if windows.is_room(count, now, kept) else Reason.HEADROOM
-
-
-def _beside(first: Blocked, later: Full, now: int, changes_at: int) -> Blocked:
-    """Return what blocks one that must leave room to those for whom it is set aside, until `later`."""
-    is_full = first.retry_at > now
-    return Blocked(
-        reason=first.reason if is_full else Reason.QUEUED_AHEAD,
-        subject=first.subject,
-        key=first.key,
-        retry_at=later.at,
-        frees_at=_sooner(later.at, changes_at),
-        window_ns=later.window_ns if is_full else 0,
-    )
-
-
-def _behind(
-    first: Blocked,
-    windows: Windows,
-    count: int,
-    rank: Rank,
-    now: int,
-    *,
-    kept: Kept | None,
-    queues: Queues,
-    pace: Pace | None,
-) -> Blocked:
-    """Return what blocks one that is behind others, and would be blocked by `first` if it were not.
-
-    If there is room, those ahead block it.
-    """
-    ahead = queues.units_ahead(first.key, rank, now)
-    begins_at = pace.begins_at(rank[2], ahead) if pace is not None else 0
-    later = windows.earliest(ahead + count, max(now, begins_at), windows.use_within_ns, now, kept, since=now)
-    is_full = first.retry_at > now
-    return Blocked(
-        reason=first.reason if is_full else Reason.QUEUED_AHEAD,
-        subject=first.subject,
-        key=first.key,
-        retry_at=later.at,
-        # Where it may pass those ahead, that may change with whatever leaves.
-        frees_at=first.frees_at if is_full else windows.leaves_at(),
-        window_ns=later.window_ns if is_full else 0,
-    )
-
-
-def _sooner(at: int, other: int) -> int:
-    return min(at, other) if other else at
-
-
-def window_views(windows: Windows, now: int) -> tuple[WindowView, ...]:
-    """Return how full each window is for whoever takes permits now, room for bookings left."""
-    windows.roll(now)
-    return tuple(
-        WindowView(
-            length_ns=window.length_ns,
-            limit=window.limit,
-            used=window.limit - window.room(windows.use_within_ns, now),
-            resets_at=window.resets_at(now),
-        )
-        for window in windows.of
-    )
-
-
-def forecast_views(limit: Limit, now: int) -> Iterator[ForecastView]:
-    """Yield what each class is expected to want; the windows are rolled."""
-    if limit.forecasts is None or limit.headroom is None:
-        return
-    fullest = max(limit.windows.of, key=lambda window: window.used / window.limit)
-    for priority, rate_ppm in limit.forecasts.rates(now):
-        kept = limit.headroom.kept_for(priority, fullest, now)
-        yield ForecastView(priority=priority, rate_ppm=rate_ppm, kept=kept)
-
-
-def is_overridden(windows: Windows, rule: LimitRule) -> bool:
-    """Whether an operator has changed a limit from what the configuration says."""
-    return any(rule.windows[window.length_ns] != window.configured for window in windows.of)

@@ -21,23 +21,17 @@ from coordd.core.commands import ReleaseResource, RenewReservation, ReserveResou
 from coordd.core.errors import InvalidArgument, OutOfRange
 from coordd.core.holders import Holders
 from coordd.core.ledger import Ledger, lease_lost, not_holder
+from coordd.core.limit_views import is_overridden, window_views
 from coordd.core.outcomes import Reason, Renewed, ResourceReleased
 from coordd.core.oversized import Oversized
 from coordd.core.pools import Pool
 from coordd.core.queues import QueueKey, Queues, Rank
-from coordd.core.rate_limits import (
-    blocked_by_windows,
-    is_overridden,
-    least_wait,
-    order_of,
-    window_views,
-    windows_of,
-)
 from coordd.core.records import Reservation, Table
 from coordd.core.rules import BORROW, DENY_OVERFLOW, QUEUE, PoolRule, Rules, TypeRule
-from coordd.core.shared_windows import SharedWindows
+from coordd.core.shared_windows import SharedWindows, windows_of
 from coordd.core.sharing import Sharing
 from coordd.core.views import AvailabilityView, PoolView
+from coordd.core.window_blocks import blocked_by_windows, least_wait
 
 
 class Wanted(NamedTuple):
@@ -73,7 +67,7 @@ class Reservations:
         for pool in self._pools.values():
             used = SharedWindows(pool.windows) if pool.windows is not None else pool.units
             rule = pool.rule.limit or pool.rule
-            pool.shares = order_of(pool.key, rule, pool.headroom, used, queues=queues, sharing=sharing)
+            pool.shares = sharing.order(pool.key, rule, pool.headroom, used)
             if pool.adaptive is not None:
                 queues.orders[pool.larger_key] = Oversized(pool.is_in_reach)
         self.capacities = Capacities((pool.adaptive for pool in self._pools.values()), ledger)
@@ -501,7 +495,7 @@ def _pool(name: str, rule: PoolRule, ledger: Ledger) -> Pool:
     limit = rule.limit
     if limit is None:
         return Pool(name, rule, None)
-    return Pool(name, rule, windows_of(f"pool/{name}", limit, ledger))
+    return Pool(name, rule, windows_of(f"pool/{name}", limit, ledger.changes.cells))
 
 
 def _is_changed(pool: Pool) -> bool:

@@ -7,7 +7,7 @@ Must not know: what a share or a headroom is. Windows whose limit has neither ar
 from collections.abc import Iterator
 
 from coordd.core.records import Cell
-from coordd.core.rules import LOW, MEDIUM, PRIORITIES
+from coordd.core.rules import LOW, MEDIUM, PRIORITIES, LimitRule
 from coordd.core.windows import Bucket, Window, Windows, begins_at, ends_at
 
 _CLASSES = len(PRIORITIES) + 1
@@ -160,6 +160,13 @@ class SharedWindows:
         """See `Used.memory_ns`."""
         longest = self._windows.of[-1]
         return self._windows.use_within_ns + longest.length_ns + 2 * longest.width_ns
+
+
+def windows_of(name: str, rule: LimitRule, changed: dict[Cell, None]) -> Windows:
+    """Return the windows of a rule; such as know who uses them, if that is asked for."""
+    is_shared = rule.is_fair or bool(rule.headroom)
+    window_type = SharedWindow if is_shared else Window
+    return Windows(name, rule.windows, rule.use_within_ns, changed, window_type)
 
 
 def _classes(cell: Cell, just_counted: int) -> list[int]:

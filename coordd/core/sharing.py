@@ -1,15 +1,18 @@
 """Everything that workers share fairly: the limits and pools with `allocation = "fair"`.
 
-Owns: the shares of each, and the weights that are common to all. Must not know: how anything is granted.
+Owns: the order of every queue that is not first come, first served; the shares of each, and the weights that
+are common to all. Must not know: how anything is granted.
 """
 
 from collections.abc import Iterable, Iterator
 
+from coordd.core.class_queues import ClassQueue
 from coordd.core.fair_queues import FairQueue
+from coordd.core.headroom import Headroom
 from coordd.core.ledger import Ledger
 from coordd.core.queues import QueueKey, Queues
 from coordd.core.records import Efficiency, Table
-from coordd.core.rules import Rules
+from coordd.core.rules import LimitRule, PoolRule, Rules
 from coordd.core.shares import Shares, Used
 from coordd.core.weights import Weights
 
@@ -26,12 +29,18 @@ class Sharing:
         self._shares: dict[QueueKey, Shares] = {}
         self.weights = Weights(rules)
 
-    def share(self, key: QueueKey, kind: str, used: Used, *, has_headroom: bool) -> Shares:
-        """Let workers share what `key` names, and be queued for it accordingly."""
-        shares = Shares(key, kind, used, rules=self._rules, ledger=self._ledger, weights=self.weights)
-        self._shares[key] = shares
-        self._queues.orders[key] = FairQueue(shares, has_headroom=has_headroom)
-        return shares
+    def order(
+        self, key: QueueKey, rule: LimitRule | PoolRule, headroom: Headroom | None, used: Used
+    ) -> Shares | None:
+        """Give the queue for `key` the order that its rule asks for.
+
+        Return the shares, or None if workers do not share it.
+        """
+        if rule.is_fair:
+            return self._share(key, rule.share, used, has_headroom=headroom is not None)
+        if headroom is not None:
+            self._queues.orders[key] = ClassQueue(has_headroom=True)
+        return None
 
     def join(self, worker: str, worker_class: str, weight_milli: int) -> None:
         """A worker's session has begun, or says something new: it shares everything until it leaves.
@@ -67,6 +76,12 @@ class Sharing:
     def state(self) -> list[Iterable[object]]:
         """Return what decisions depend on and no record says."""
         return [(key, shares.state()) for key, shares in self._shares.items()]
+
+    def _share(self, key: QueueKey, kind: str, used: Used, *, has_headroom: bool) -> Shares:
+        shares = Shares(key, kind, used, rules=self._rules, ledger=self._ledger, weights=self.weights)
+        self._shares[key] = shares
+        self._queues.orders[key] = FairQueue(shares, has_headroom=has_headroom)
+        return shares
 
     def _reweigh(self, worker: str) -> None:
         for shares in self._shares.values():

@@ -11,45 +11,19 @@ Must not know: header fields' syntax, who waits, gates.
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from coordd.core.headers import NOT_TOLD, Headers, Told
 from coordd.core.ledger import Ledger
+from coordd.core.limit import Limit
 from coordd.core.limits import REPORTS_BELIEVED, SECOND
 from coordd.core.outcomes import Alert, LimitLearned
 from coordd.core.records import ForeignUsage, LearnedLimit, Permit, Table
 from coordd.core.rules import spell_length
 from coordd.core.windows import Window
 
-if TYPE_CHECKING:
-    from coordd.core.rate_limits import Limit
-
 # Upstreams round resets up to whole seconds.
 _ROUNDED_NS: Final = SECOND
-
-
-class Lessons:
-    """What one endpoint's upstream has taught. By window length: limits, others' usage, its evidence.
-
-    `ceilings`: of the latest reports, what others can have used at most.
-    """
-
-    __slots__ = ("ceilings", "foreign", "is_absurd", "limits", "malformed")
-
-    def __init__(self) -> None:
-        self.limits: dict[int, LearnedLimit] = {}
-        self.foreign: dict[int, ForeignUsage] = {}
-        self.ceilings: dict[int, deque[int]] = {}
-        self.malformed = 0
-        # Whether the last reset told was; so that each run of them is told once.
-        self.is_absurd = False
-
-    def evidence(self) -> tuple[object, ...]:
-        """Return what decisions depend on and no record holds."""
-        return (
-            self.is_absurd,
-            sorted((length_ns, list(seen)) for length_ns, seen in self.ceilings.items()),
-        )
 
 
 class Upstream:
@@ -62,7 +36,7 @@ class Upstream:
         self._changed_limits = ledger.changes.of[Table.LEARNED_LIMITS]
         self._changed_foreign = ledger.changes.of[Table.FOREIGN_USAGES]
 
-    def learn(self, limit: "Limit", headers: Headers, permit: Permit | None, now: int) -> int:
+    def learn(self, limit: Limit, headers: Headers, permit: Permit | None, now: int) -> int:
         """Take in what a response tells; return how long upstream says not to call, NOT_TOLD if it does not.
 
         Args: permit: that of the call, settled already; None: settled before or too late, so what was left
@@ -76,7 +50,7 @@ class Upstream:
                 self._learn_remaining(limit, window, told, permit, now)
         return self._pause_ns(limit, headers)
 
-    def forget(self, limit: "Limit", lengths_ns: Iterable[int]) -> None:
+    def forget(self, limit: Limit, lengths_ns: Iterable[int]) -> None:
         """Drop what was learnt of some windows: the file, or an operator, has said something newer."""
         for length_ns in lengths_ns:
             learned = limit.lessons.limits.pop(length_ns, None)
@@ -84,7 +58,7 @@ class Upstream:
             if learned is not None:
                 self._changed_limits[(learned.subject, length_ns)] = None
 
-    def load_limit(self, limit: "Limit | None", learned: LearnedLimit) -> None:
+    def load_limit(self, limit: Limit | None, learned: LearnedLimit) -> None:
         """Put a learnt limit in force again, unless the file says something new. Operators' changes first."""
         window = _window(limit, learned.window_ns)
         if limit is None or window is None or window.configured != learned.configured:
@@ -93,7 +67,7 @@ class Upstream:
             limit.lessons.limits[window.length_ns] = learned
             window.limit = min(learned.value, window.configured)
 
-    def load_foreign(self, limit: "Limit | None", usage: ForeignUsage, now: int) -> None:
+    def load_foreign(self, limit: Limit | None, usage: ForeignUsage, now: int) -> None:
         """Hold again what others used."""
         window = _window(limit, usage.window_ns)
         if limit is None or window is None or usage.until <= now:
@@ -104,7 +78,7 @@ class Upstream:
 
     # --------------------------------------------------------------------------------------------------------
 
-    def _learn_limit(self, limit: "Limit", window: Window, value: int, now: int) -> None:
+    def _learn_limit(self, limit: Limit, window: Window, value: int, now: int) -> None:
         lessons, length_ns = limit.lessons, window.length_ns
         known = lessons.limits.get(length_ns)
         if value == (known.value if known is not None else window.configured):
@@ -130,7 +104,7 @@ class Upstream:
             )
         )
 
-    def _learn_remaining(self, limit: "Limit", window: Window, told: Told, permit: Permit, now: int) -> None:
+    def _learn_remaining(self, limit: Limit, window: Window, told: Told, permit: Permit, now: int) -> None:
         """Reckon what others use, so that effective remaining = min(ours, upstream's - in flight).
 
         Upstream counted the call at some instant between its grant and now. Of our calls it then knew at
@@ -147,7 +121,7 @@ class Upstream:
         held_ns = window.length_ns if told.reset_ns == NOT_TOLD else min(told.reset_ns, window.length_ns)
         self._hold(limit, window, max(0, floor, min(ceilings)), now + held_ns, now)
 
-    def _hold(self, limit: "Limit", window: Window, count: int, until: int, now: int) -> None:
+    def _hold(self, limit: Limit, window: Window, count: int, until: int, now: int) -> None:
         key = (limit.windows.name, window.length_ns)
         if count and until > now:
             window.hold(count, until, now)
@@ -157,7 +131,7 @@ class Upstream:
             window.hold(0, 0, now)
             self._changed_foreign[key] = None
 
-    def _pause_ns(self, limit: "Limit", headers: Headers) -> int:
+    def _pause_ns(self, limit: Limit, headers: Headers) -> int:
         """Return how long upstream says to wait, clamped: Retry-After, else until an empty window resets."""
         pause_ns = headers.retry_after_ns
         if pause_ns == NOT_TOLD:
@@ -166,7 +140,7 @@ class Upstream:
         self._check_absurd(limit, furthest_ns)
         return min(pause_ns, limit.rule.reset_max_ns)
 
-    def _check_absurd(self, limit: "Limit", furthest_ns: int) -> None:
+    def _check_absurd(self, limit: Limit, furthest_ns: int) -> None:
         if furthest_ns == NOT_TOLD:
             return
         was_absurd, max_ns = limit.lessons.is_absurd, limit.rule.reset_max_ns
@@ -181,12 +155,12 @@ class Upstream:
             )
 
 
-def _window(limit: "Limit | None", length_ns: int) -> Window | None:
+def _window(limit: Limit | None, length_ns: int) -> Window | None:
     windows = limit.windows.of if limit is not None else ()
     return next((window for window in windows if window.length_ns == length_ns), None)
 
 
-def _by_window(limit: "Limit", told: Iterable[Told]) -> Iterator[tuple[Window, Told]]:
+def _by_window(limit: Limit, told: Iterable[Told]) -> Iterator[tuple[Window, Told]]:
     """Yield each window that upstream speaks of, with what it tells; of several, the tightest of each."""
     found: dict[int, tuple[Window, Told]] = {}
     for entry in told:
@@ -209,7 +183,7 @@ def _tightest(one: Told, other: Told) -> Told:
     )
 
 
-def _meant(limit: "Limit", told: Told) -> Window | None:
+def _meant(limit: Limit, told: Told) -> Window | None:
     """Return which of our windows upstream speaks of, or None: one that we don't have."""
     length_ns = told.window_ns or limit.rule.header_window_ns
     if length_ns:

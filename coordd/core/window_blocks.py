@@ -1,0 +1,135 @@
+"""What blocks a request for units of rolling windows, be they an endpoint's or those of a pool that refills.
+
+Owns: the order of what is looked at: the windows, headroom, pace, and those who go first.
+Must not know: what is behind the windows, and how waits are kept.
+"""
+
+from coordd.core.claims import Blocked
+from coordd.core.errors import OutOfRange
+from coordd.core.headroom import Headroom
+from coordd.core.outcomes import Reason
+from coordd.core.pacing import Pace
+from coordd.core.queues import QueueKey, Queues, Rank
+from coordd.core.windows import Full, Kept, Windows
+
+
+def check_count(name: str, count: int, windows: Windows, headroom: Headroom | None, priority: int) -> None:
+    """Check that a class can ever take `count` at once. Raises: OutOfRange (PERMITS_ABOVE_LIMIT)."""
+    largest = windows.smallest() if headroom is None else headroom.largest(priority, windows)
+    if count > largest:
+        raise OutOfRange(
+            "PERMITS_ABOVE_LIMIT",
+            f"{count} are more than {name} ever allows at once: {largest}.",
+            name=name,
+            count=count,
+            limit=largest,
+        )
+
+
+def blocked_by_windows(
+    windows: Windows,
+    headroom: Headroom | None,
+    count: int,
+    rank: Rank,
+    now: int,
+    *,
+    key: QueueKey,
+    queues: Queues,
+    pace: Pace | None = None,
+) -> Blocked | None:
+    """Return what blocks taking `count`: a full window, headroom, pace, those ahead in the queue; or None."""
+    kept = headroom.kept(rank[2], windows, now, count) if headroom is not None else None
+    begins_at = pace.begins_at(rank[2]) if pace is not None else 0
+    is_behind = bool(queues.units) and queues.is_ahead(key, rank, now)
+    if is_behind and headroom is not None:
+        wants = queues.first_wants(key, now)
+        ahead = {class_: wants.get(class_, 1) for class_ in queues.classes_ahead(key, rank, now)}
+        is_behind = not headroom.may_pass(count, ahead, rank[2], windows, now)
+    aside = queues.units_aside(key, rank) if queues.aside else 0
+    if not is_behind and begins_at <= now and windows.is_room(count + aside, now, kept):
+        return None
+    check_count(key[1], count, windows, headroom, rank[2])
+    full = windows.earliest(count, max(now, begins_at), windows.use_within_ns, now, kept)
+    changes_at = headroom.changes_at(now) if headroom is not None and kept else 0
+    blocked = Blocked(
+        reason=_reason(windows, count, kept, now),
+        subject=key[1],
+        key=key,
+        retry_at=full.at,
+        frees_at=_sooner(full.at, changes_at),
+        window_ns=full.window_ns,
+    )
+    if is_behind:
+        return _behind(blocked, windows, count, rank, now, kept=kept, queues=queues, pace=pace)
+    if aside:
+        later = windows.earliest(count + aside, max(now, begins_at), windows.use_within_ns, now, kept)
+        return _beside(blocked, later, now, changes_at)
+    return blocked
+
+
+def least_wait(
+    windows: Windows, count: int, rank: Rank, blocked: Blocked, now: int, *, queues: Queues
+) -> int:
+    """Return how long whoever is `blocked` will wait at least, if nothing comes back early.
+
+    Exact for the first in the queue. Of the others the estimate may be more than they will wait, so those
+    ahead are counted as if each window were the only one.
+    """
+    ahead = queues.units_ahead(blocked.key, rank, now)
+    if not ahead:
+        return max(0, blocked.retry_at - now)
+    return windows.no_sooner(ahead + count, now) - now
+
+
+def _reason(windows: Windows, count: int, kept: Kept | None, now: int) -> Reason:
+    """Return what blocks whoever is first, if not the mere passing of time does: then it is the pace."""
+    if not windows.is_room(count, now):
+        return Reason.WINDOW_FULL
+    return Reason.PACED if windows.is_room(count, now, kept) else Reason.HEADROOM
+
+
+def _beside(first: Blocked, later: Full, now: int, changes_at: int) -> Blocked:
+    """Return what blocks one that must leave room to those for whom it is set aside, until `later`."""
+    is_full = first.retry_at > now
+    return Blocked(
+        reason=first.reason if is_full else Reason.QUEUED_AHEAD,
+        subject=first.subject,
+        key=first.key,
+        retry_at=later.at,
+        frees_at=_sooner(later.at, changes_at),
+        window_ns=later.window_ns if is_full else 0,
+    )
+
+
+def _behind(
+    first: Blocked,
+    windows: Windows,
+    count: int,
+    rank: Rank,
+    now: int,
+    *,
+    kept: Kept | None,
+    queues: Queues,
+    pace: Pace | None,
+) -> Blocked:
+    """Return what blocks one that is behind others, and would be blocked by `first` if it were not.
+
+    If there is room, those ahead block it.
+    """
+    ahead = queues.units_ahead(first.key, rank, now)
+    begins_at = pace.begins_at(rank[2], ahead) if pace is not None else 0
+    later = windows.earliest(ahead + count, max(now, begins_at), windows.use_within_ns, now, kept, since=now)
+    is_full = first.retry_at > now
+    return Blocked(
+        reason=first.reason if is_full else Reason.QUEUED_AHEAD,
+        subject=first.subject,
+        key=first.key,
+        retry_at=later.at,
+        # Where it may pass those ahead, that may change with whatever leaves.
+        frees_at=first.frees_at if is_full else windows.leaves_at(),
+        window_ns=later.window_ns if is_full else 0,
+    )
+
+
+def _sooner(at: int, other: int) -> int:
+    return min(at, other) if other else at
