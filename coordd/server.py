@@ -29,7 +29,7 @@ from grpc_reflection.v1alpha import reflection
 from coordd import rpc
 from coordd.config import LogSettings, Settings
 from coordd.core.limits import SECOND
-from coordd.engine import Defect, Engine, EngineError
+from coordd.engine import Clock, Defect, Engine, EngineError
 from coordd.store.protocol import StoreError, Unusable
 from coordd.store.sqlite import SqliteStore
 
@@ -95,16 +95,21 @@ class AddressUnusable(Exception):
 class Daemon:
     """The store, the engine and the gRPC server over them. `start` once, then `stop` once.
 
-    Args: options: gRPC channel arguments instead of, or besides, OPTIONS.
+    Args:
+        options: gRPC channel arguments instead of, or besides, OPTIONS.
+        clock: instead of the machine's own, as for tests.
     """
 
-    def __init__(self, settings: Settings, *, options: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, options: Mapping[str, int] | None = None, clock: Clock | None = None
+    ) -> None:
         self._settings = settings
         self._options = {**OPTIONS, **(options or {})}
         self.engine = Engine(
             settings.rules(),
             SqliteStore(settings.store.path),
             history_retention_ns=settings.store.history_retention_ns,
+            clock=clock,
         )
         self._calls = rpc.Calls()
         self._health = health.HealthServicer()

@@ -1,5 +1,6 @@
 """Fair shares over real gRPC: who is next, weights of sessions, and what is told of it."""
 
+import asyncio
 from pathlib import Path
 
 import grpc
@@ -11,6 +12,7 @@ from coordd.config import load
 from coordd.server import Daemon
 from coordd.v1 import common_pb2
 from coordd.v1 import rate_limit_pb2 as pb
+from coordd_client import Client, WorkerShare, blocking
 
 FAIR = """
 [limits.fair]
@@ -64,6 +66,25 @@ async def test_parts_of_all_who_share_are_told_page_by_page(api: Api) -> None:
     )
     assert (one.windows[0], one.active_workers) == (workers[1].windows[0], 3)
     assert one.demand_per_s == pytest.approx(workers[1].demand_per_s, rel=0.1)
+
+
+async def test_a_client_reads_the_parts_of_all(api: Api, daemon: Daemon) -> None:
+    for worker, permits in (("heavy", 2), ("light", 5)):
+        assert (await take(api, worker, permits)).HasField("granted")
+    async with Client(daemon.address, worker="light") as client:
+        shares = [each async for each in client.worker_allocations("fair", page_size=1)]
+        assert [(each.worker, each.weight, each.windows[0].used) for each in shares] == [
+            ("heavy", 2.0, 2),
+            ("light", 1.0, 5),
+        ]
+        assert (await client.worker_allocation("fair")).windows == shares[1].windows
+        assert [each async for each in client.worker_allocations("post")] == []
+
+    def read() -> list[WorkerShare]:
+        with blocking.Client(daemon.address, worker="heavy") as client:
+            return list(client.worker_allocations("fair"))
+
+    assert [each.windows for each in await asyncio.to_thread(read)] == [each.windows for each in shares]
 
 
 async def test_who_has_had_least_goes_first_and_a_restart_knows(

@@ -91,6 +91,7 @@ from coordd_client.values import (
     Window,
     WindowAllocation,
     WorkerAllocation,
+    WorkerShare,
 )
 
 __all__ = [
@@ -163,6 +164,7 @@ __all__ = [
     "Window",
     "WindowAllocation",
     "WorkerAllocation",
+    "WorkerShare",
     "lock",
     "not_engaged",
     "permit",

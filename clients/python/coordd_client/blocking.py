@@ -31,7 +31,17 @@ from coordd_client.holdings import (
 from coordd_client.messages import Call, Method, Page, Terms, Wait, codecs, stream_ended
 from coordd_client.retries import Backoff, Config
 from coordd_client.transport import CHANNEL_OPTIONS
-from coordd_client.values import Bundle, Escalation, Lock, OnConflict, Permit, Priority, Queued, Reservation
+from coordd_client.values import (
+    Bundle,
+    Escalation,
+    Lock,
+    OnConflict,
+    Permit,
+    Priority,
+    Queued,
+    Reservation,
+    WorkerShare,
+)
 
 __all__ = ["Client", "HeldBundle", "HeldLock", "HeldPermit", "HeldReservation"]
 
@@ -362,6 +372,12 @@ class Client:
         """Yields the live reservations, oldest id first, of one worker and type (empty: of all)."""
         return self._entries(
             functools.partial(reservations.list_reservations, page_size=page_size, worker=worker, type_=type)
+        )
+
+    def worker_allocations(self, endpoint: str, *, page_size: int = 100) -> Iterator[WorkerShare]:
+        """Yields the workers that share `endpoint` now, by name: none unless its allocation is fair."""
+        return self._entries(
+            functools.partial(permit_calls.list_allocations, endpoint=endpoint, page_size=page_size)
         )
 
     def _entries(self, page: Callable[[str], Call[Page[T]]]) -> Iterator[T]:

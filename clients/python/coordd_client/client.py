@@ -22,7 +22,7 @@ from coordd_client.holdings import OnPreempted
 from coordd_client.messages import Call, Page
 from coordd_client.retries import Backoff, Config
 from coordd_client.transport import Clock, GrpcTransport, MonotonicClock, Transport
-from coordd_client.values import Escalation, Lock, OnConflict, Priority, Reservation
+from coordd_client.values import Escalation, Lock, OnConflict, Priority, Reservation, WorkerShare
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -340,6 +340,12 @@ class Client:
         """Yields the live reservations, oldest id first, of one worker and type (empty: of all)."""
         return self._entries(
             functools.partial(reservations.list_reservations, page_size=page_size, worker=worker, type_=type)
+        )
+
+    def worker_allocations(self, endpoint: str, *, page_size: int = 100) -> AsyncIterator[WorkerShare]:
+        """Yields the workers that share `endpoint` now, by name: none unless its allocation is fair."""
+        return self._entries(
+            functools.partial(permit_calls.list_allocations, endpoint=endpoint, page_size=page_size)
         )
 
     async def _entries(self, page: Callable[[str], Call[Page[T]]]) -> AsyncIterator[T]:

@@ -8,6 +8,7 @@ from coordd_client import arguments
 from coordd_client.messages import (
     Call,
     Method,
+    Page,
     Terms,
     Wait,
     granted_or_refused,
@@ -33,6 +34,7 @@ from coordd_client.values import (
     Window,
     WindowAllocation,
     WorkerAllocation,
+    WorkerShare,
 )
 
 _SERVICE = "/coordd.v1.RateLimitService/"
@@ -47,6 +49,9 @@ SCHEDULE = Method(_SERVICE + "ScheduleRequest", pb.ScheduleRequestRequest, pb.Sc
 CANCEL = Method(_SERVICE + "CancelSchedule", pb.CancelScheduleRequest, pb.CancelScheduleResponse)
 GET_ALLOCATION = Method(
     _SERVICE + "GetWorkerAllocation", pb.GetWorkerAllocationRequest, pb.GetWorkerAllocationResponse
+)
+LIST_ALLOCATIONS = Method(
+    _SERVICE + "ListWorkerAllocations", pb.ListWorkerAllocationsRequest, pb.ListWorkerAllocationsResponse
 )
 GET_STATUS = Method(_SERVICE + "GetSystemStatus", pb.GetSystemStatusRequest, pb.GetSystemStatusResponse)
 
@@ -170,6 +175,20 @@ def worker_allocation(worker: str, endpoint: str) -> Call[WorkerAllocation]:
     return Call(GET_ALLOCATION, request, _read_allocation)
 
 
+def list_allocations(page_token: str, *, endpoint: str, page_size: int) -> Call[Page[WorkerShare]]:
+    """Returns one page of the workers that share an endpoint, by name."""
+    request = pb.ListWorkerAllocationsRequest(
+        endpoint=arguments.text("endpoint", endpoint),
+        page_size=arguments.count("page_size", page_size),
+        page_token=page_token,
+    )
+    return Call(
+        LIST_ALLOCATIONS,
+        request,
+        lambda reply: Page(tuple(map(_read_share, reply.workers)), reply.next_page_token),
+    )
+
+
 def system_status() -> Call[SystemStatus]:
     """Returns every endpoint's health.
 
@@ -238,6 +257,17 @@ def _read_allocation(reply: pb.GetWorkerAllocationResponse) -> WorkerAllocation:
         weight=reply.weight or 1.0,
         efficiency=reply.efficiency if reply.weight else 1.0,
         demand_per_s=reply.demand_per_s,
+    )
+
+
+def _read_share(message: pb.WorkerAllocation) -> WorkerShare:
+    return WorkerShare(
+        worker=message.worker,
+        windows=tuple(map(_read_window_allocation, message.windows)),
+        weight=message.weight,
+        efficiency=message.efficiency,
+        demand_per_s=message.demand_per_s,
+        queued_permits=message.queued_permits,
     )
 
 

@@ -341,6 +341,25 @@ class WorkerAllocation:
     demand_per_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerShare:
+    """One of the workers that share an endpoint, with its part of each window, shortest first.
+
+    Attributes:
+        weight: in the sharing.
+        efficiency: share of its calls that succeeded of late, 0..1.
+        demand_per_s: calls a second it is expected to want.
+        queued_permits: permits that it waits for now.
+    """
+
+    worker: str
+    windows: tuple[WindowAllocation, ...]
+    weight: float
+    efficiency: float
+    demand_per_s: float
+    queued_permits: int
+
+
 class GateState(_WireEnum):
     """Whether an endpoint may be called at all."""
 

@@ -37,6 +37,7 @@ from coordd_client import (
     Window,
     WindowAllocation,
     WorkerAllocation,
+    WorkerShare,
 )
 
 _AT = {"seconds": 1_800_000_000, "nanos": 250_000_000}
@@ -293,12 +294,41 @@ async def test_lists_are_read_page_by_page(server: ScriptedServer, client: Clien
     async def reservations(_: s.ListReservationsRequest, __: object) -> s.ListReservationsResponse:
         return s.ListReservationsResponse(reservations=[_RESERVATION_MESSAGE])
 
-    server.answers |= {"ListLocks": locks, "ListReservations": reservations}
+    async def allocations(
+        request: r.ListWorkerAllocationsRequest, _: object
+    ) -> r.ListWorkerAllocationsResponse:
+        share = r.WorkerAllocation(
+            worker="w",
+            windows=[
+                r.WindowAllocation(name="per_hour", window={"seconds": 3_600}, allocated=9, own=6, lent=1)
+            ],
+            weight=2.0,
+            efficiency=0.5,
+            demand_per_s=0.25,
+            queued_permits=4,
+        )
+        return r.ListWorkerAllocationsResponse(
+            workers=[share], next_page_token="" if request.page_token else "next"
+        )
+
+    server.answers |= {
+        "ListLocks": locks,
+        "ListReservations": reservations,
+        "ListWorkerAllocations": allocations,
+    }
     assert [each async for each in client.locks(worker="w", page_size=3)] == [_LOCK] * 6
     assert [request.page_token for request in server.requests("ListLocks")] == ["", "next"]
     assert {request.worker for request in server.requests("ListLocks")} == {"w"}
     assert [each async for each in client.reservations(type="memory")] == [_RESERVATION]
     assert server.requests("ListReservations")[0].type == "memory"
+    window = WindowAllocation("per_hour", 3_600.0, 9, 0, 0, own=6, lent=1)
+    share = WorkerShare("w", (window,), weight=2.0, efficiency=0.5, demand_per_s=0.25, queued_permits=4)
+    assert [each async for each in client.worker_allocations("post", page_size=1)] == [share] * 2
+    asked = server.requests("ListWorkerAllocations")
+    assert [(request.endpoint, request.page_size, request.page_token) for request in asked] == [
+        ("post", 1, ""),
+        ("post", 1, "next"),
+    ]
 
 
 def test_every_rpc_is_used_somewhere():
@@ -309,5 +339,5 @@ def test_every_rpc_is_used_somewhere():
         "AcquireBundle", "AwaitBundle", "RenewBundle", "ReleaseBundle",
     }  # fmt: skip
     here = {rpc for _, _, _, rpc, *_ in _CASES}
-    here |= {"ScheduleRequest", "ReserveApiQuota", "ListLocks", "ListReservations"}
+    here |= {"ScheduleRequest", "ReserveApiQuota", "ListLocks", "ListReservations", "ListWorkerAllocations"}
     assert by_blocks | here == set(METHODS)

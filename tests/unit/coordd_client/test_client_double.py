@@ -242,6 +242,10 @@ async def test_permits_are_charged_from_their_latest_possible_use(daemon: InMemo
             ("per_15min", 3, 0),
             ("per_hour", 3, 2),
         ]
+        # Whoever comes first is served: nobody has a part.
+        assert [each async for each in client.worker_allocations("post")] == []
+        with pytest.raises(InvalidRequest):
+            await anext(aiter(client.worker_allocations("nope")))
         waiting = asyncio.create_task(_call(client))
         await daemon.advance(899)
         assert not waiting.done()

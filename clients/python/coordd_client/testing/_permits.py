@@ -59,6 +59,7 @@ class Permits(Book):
             permits.SCHEDULE.path: self._schedule,
             permits.CANCEL.path: self._cancel,
             permits.GET_ALLOCATION.path: self._allocation,
+            permits.LIST_ALLOCATIONS.path: self._allocations,
             permits.GET_STATUS.path: self._status,
         }
 
@@ -266,6 +267,11 @@ class Permits(Book):
         return pb.GetWorkerAllocationResponse(
             windows=windows, active_workers=len(self._active(request.endpoint) | {request.worker})
         )
+
+    def _allocations(self, request: pb.ListWorkerAllocationsRequest) -> pb.ListWorkerAllocationsResponse:
+        # Whoever comes first is served: nobody has a part of its own here.
+        self._windows(request.endpoint)
+        return pb.ListWorkerAllocationsResponse()
 
     def _active(self, endpoint: str) -> set[str]:
         since_s = self.now_s - self._windows(endpoint)[0][0]
