@@ -315,7 +315,10 @@ class Bundles:
                 )
                 yield self._locks.release(release, now).engagement
             elif isinstance(member, Reservation):
-                self._reservations.release(ReleaseResource(id=member.id, worker=member.worker), now)
+                back = ReleaseResource(
+                    id=member.id, worker=member.worker, result=command.result, latency_ns=command.latency_ns
+                )
+                self._reservations.release(back, now)
 
     def _hold(self, bundle: Bundle) -> None:
         self.count += 1

@@ -187,6 +187,7 @@ class ReleaseBundle(Struct, frozen=True, kw_only=True, gc=False):
     """Give all of the bundle `id` back.
 
     `outcomes`: of single locks by token; `outcome`: of the others. `usages`: what became of its permits.
+    `result` and `latency_ns`: of the work under its reservations, as in ReleaseResource.
     """
 
     id: int
@@ -194,6 +195,8 @@ class ReleaseBundle(Struct, frozen=True, kw_only=True, gc=False):
     outcome: int = 0
     outcomes: Mapping[int, int] = {}
     usages: tuple[RecordUsage, ...] = ()
+    result: int = 0
+    latency_ns: int = 0
 
 
 class OpenSession(Struct, frozen=True, kw_only=True, gc=False):

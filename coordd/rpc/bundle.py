@@ -138,6 +138,8 @@ def _release(request: pb.ReleaseBundleRequest) -> commands.ReleaseBundle:
         outcome=fields.outcome(request.outcome) if request.outcome else 0,
         outcomes={lock.fencing_token: fields.outcome(lock.outcome) for lock in request.outcomes},
         usages=tuple(usages.values()),
+        result=fields.work_result(request.work_result),
+        latency_ns=fields.latency_ns(request),
     )
 
 

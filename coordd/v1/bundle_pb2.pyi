@@ -557,12 +557,18 @@ class ReleaseBundleRequest(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     OUTCOMES_FIELD_NUMBER: _builtins.int
     USAGES_FIELD_NUMBER: _builtins.int
+    WORK_RESULT_FIELD_NUMBER: _builtins.int
+    LATENCY_FIELD_NUMBER: _builtins.int
     bundle_id: _builtins.int
     """Required. The bundle."""
     worker: _builtins.str
     """Required. The holder."""
     outcome: _engagement_pb2.Outcome.ValueType
     """Required where the bundle holds a lock that `outcomes` does not name. How it went."""
+    work_result: _reservation_pb2.WorkResult.ValueType
+    """Optional. How the work under its reservations went, each of them; adaptive pools learn from it. Unspecified: nothing is
+    learnt.
+    """
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LockOutcome]:
         """Optional. Outcomes of single locks."""
@@ -573,6 +579,10 @@ class ReleaseBundleRequest(_message.Message):
         charged at its latest possible use.
         """
 
+    @_builtins.property
+    def latency(self) -> _duration_pb2.Duration:
+        """Optional. How long that work took. As in ReleaseResourceRequest."""
+
     def __init__(
         self,
         *,
@@ -581,10 +591,12 @@ class ReleaseBundleRequest(_message.Message):
         outcome: _engagement_pb2.Outcome.ValueType = ...,
         outcomes: _abc.Iterable[Global___LockOutcome] | None = ...,
         usages: _abc.Iterable[Global___PermitUsage] | None = ...,
+        work_result: _reservation_pb2.WorkResult.ValueType = ...,
+        latency: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_id", b"bundle_id", "outcome", b"outcome", "outcomes", b"outcomes", "usages", b"usages", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_id", b"bundle_id", "latency", b"latency", "outcome", b"outcome", "outcomes", b"outcomes", "usages", b"usages", "work_result", b"work_result", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from daemon_api import CONFIG, Api, DaemonProcess
+from daemon_api import CONFIG, Api, DaemonProcess, TimeSource
 
 from coordd.config import load
+from coordd.engine import Clock
 from coordd.server import Daemon
 
 
@@ -18,9 +19,15 @@ def config(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def daemon(config: Path) -> AsyncIterator[Daemon]:
+def time_source() -> TimeSource:
+    """Where the daemon within this process has its time from."""
+    return TimeSource()
+
+
+@pytest.fixture
+async def daemon(config: Path, time_source: TimeSource) -> AsyncIterator[Daemon]:
     """The daemon within this process, on a free port."""
-    daemon = Daemon(load(config, {}))
+    daemon = Daemon(load(config, {}), clock=Clock(monotonic_ns=time_source))
     await daemon.start()
     yield daemon
     await daemon.stop(0)

@@ -4,7 +4,9 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from coordd.core.limits import SECOND
+from coordd.core.machine import Machine
+from coordd.server import Daemon
 from coordd.v1 import (
     admin_pb2_grpc,
     bundle_pb2_grpc,
@@ -126,6 +130,39 @@ class Api:
         """Book a call."""
         request = rate_limit_pb2.ScheduleRequestRequest(endpoint=endpoint, worker=worker, **more)
         return await self.rate_limit.ScheduleRequest(request)
+
+
+class TimeSource:
+    """Gives the daemon its monotonic time, until it is stopped."""
+
+    def __init__(self) -> None:
+        self._stopped_ns: int | None = None
+
+    def __call__(self) -> int:
+        """Return the time in ns."""
+        return time.monotonic_ns() if self._stopped_ns is None else self._stopped_ns
+
+    def stop(self) -> None:
+        """Let time stand still from now on."""
+        self._stopped_ns = time.monotonic_ns()
+
+
+@asynccontextmanager
+async def nothing_changes(daemon: Daemon, time_source: TimeSource) -> AsyncIterator[None]:
+    """Check that the whole state is the same after the block as before, ids given included.
+
+    Time stands still from here on: it changes much by itself, as forecasts, leases and windows.
+    """
+    time_source.stop()
+    before = await daemon.engine.read(_state)
+    yield
+    assert await daemon.engine.read(_state) == before
+
+
+def _state(machine: Machine, now: int) -> tuple[object, ...]:
+    # Nothing is due any more: this has the machine say what there is as of this very instant.
+    machine.tick(now)
+    return machine.digest(), machine.snapshot(), machine.counts()
 
 
 async def refusal(call: Awaitable[Any]) -> tuple[str, str, dict[str, str]]:

@@ -2,19 +2,16 @@
 
 import asyncio
 import math
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
 import pytest
-from daemon_api import Api, length, refusal, stream_refusal, until
+from daemon_api import Api, TimeSource, length, nothing_changes, refusal, stream_refusal, until
 from google.protobuf.duration_pb2 import Duration
 
 from coordd.config import load
-from coordd.core.machine import Machine
-from coordd.engine import Clock
 from coordd.server import OPTIONS, Daemon
 from coordd.v1 import admin_pb2 as admin
 from coordd.v1 import engagement_pb2 as engagement
@@ -51,49 +48,12 @@ async def scene(api: Api) -> Scene:
     )
 
 
-class Time:
-    """Passes until it is stopped."""
-
-    def __init__(self) -> None:
-        self.stopped_ns: int | None = None
-
-    def monotonic_ns(self) -> int:
-        return time.monotonic_ns() if self.stopped_ns is None else self.stopped_ns
-
-    def stop(self) -> None:
-        self.stopped_ns = time.monotonic_ns()
-
-
 @pytest.fixture
-def passing() -> Time:
-    return Time()
-
-
-@pytest.fixture
-async def daemon(config: Path, passing: Time) -> AsyncIterator[Daemon]:
-    """The daemon within this process, whose time can be stopped."""
-    daemon = Daemon(load(config, {}), clock=Clock(monotonic_ns=passing.monotonic_ns))
-    await daemon.start()
-    yield daemon
-    await daemon.stop(0)
-
-
-def state(machine: Machine, now: int) -> tuple[object, ...]:
-    machine.tick(now)  # nothing is due: what there is as of this instant
-    return machine.digest(), machine.snapshot(), machine.counts()
-
-
-@pytest.fixture
-async def unchanged(daemon: Daemon, scene: Scene, passing: Time) -> AsyncIterator[None]:
-    """The whole state after the test is what it was before, ids given included.
-
-    Time stands still meanwhile, since it changes much by itself: forecasts, leases, windows.
-    """
+async def unchanged(daemon: Daemon, scene: Scene, time_source: TimeSource) -> AsyncIterator[None]:
+    """The whole state after the test is what it was before, ids given included."""
     assert scene
-    passing.stop()
-    before = await daemon.engine.read(state)
-    yield
-    assert await daemon.engine.read(state) == before
+    async with nothing_changes(daemon, time_source):
+        yield
 
 
 def lock(**fields: Any) -> engagement.RequestLockRequest:

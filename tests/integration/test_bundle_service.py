@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from daemon_api import Api, length, refusal, rest, stream_refusal, until
+from daemon_api import Api, TimeSource, length, nothing_changes, refusal, rest, stream_refusal, until
 from google.protobuf.duration_pb2 import Duration
 
 from coordd.server import Daemon
@@ -153,12 +153,11 @@ async def test_a_daemon_that_drains_grants_no_bundle_and_takes_them_back(api: Ap
 
 
 @pytest.fixture
-async def unchanged(api: Api, daemon: Daemon) -> AsyncIterator[Any]:
+async def unchanged(api: Api, daemon: Daemon, time_source: TimeSource) -> AsyncIterator[Any]:
     """A bundle, and the whole state after the test as it was before, ids given included."""
     bundle = await take(api, lock(), units(), permit(), request_id="bundle-1")
-    before = await daemon.engine.read(lambda machine, _: (machine.snapshot(), machine.counts()))
-    yield bundle
-    assert await daemon.engine.read(lambda machine, _: (machine.snapshot(), machine.counts())) == before
+    async with nothing_changes(daemon, time_source):
+        yield bundle
 
 
 def named(bundle: Any, **more: Any) -> dict[str, Any]:
@@ -203,6 +202,12 @@ FORMS = [
     (INVALID, "INVALID_ID", bundle_pb2.RenewBundleRequest(bundle_id=1)),
     (NONE, "UNKNOWN_ID", bundle_pb2.ReleaseBundleRequest(bundle_id=NEVER, worker="w1")),
     (INVALID, "INVALID_ENUM", bundle_pb2.ReleaseBundleRequest(bundle_id=1, worker="w1", outcome=9)),
+    (INVALID, "INVALID_ENUM", bundle_pb2.ReleaseBundleRequest(bundle_id=1, worker="w1", work_result=3)),
+    (
+        INVALID,
+        "INVALID_DURATION",
+        bundle_pb2.ReleaseBundleRequest(bundle_id=1, worker="w1", latency=Duration(nanos=-1)),
+    ),
 ]
 
 

@@ -14,7 +14,7 @@ from coordd.config import load
 from coordd.server import Daemon
 from coordd.v1 import admin_pb2, common_pb2, rate_limit_pb2
 from coordd.v1 import reservation_pb2 as pb
-from coordd_client import Client, Refused
+from coordd_client import Client, Refused, units
 from coordd_client.blocking import Client as BlockingClient
 
 POOLS = """
@@ -103,6 +103,19 @@ async def test_a_block_tells_what_a_pool_learns_from(api: Api, client: Client) -
     async with client.reservation("db") as held:
         held.latency(11)
     assert (await pool(api)).capacity == 2
+
+
+async def test_so_does_a_bundle(api: Api, client: Client) -> None:
+    async with client.bundle(units("db", 10)):
+        pass
+    assert (await pool(api)).capacity == 11
+    with pytest.raises(ZeroDivisionError):
+        async with client.bundle(units("db", 11)):
+            _ = 1 / 0
+    assert (await pool(api)).capacity == 11
+    async with client.bundle(units("db", 1)) as bundle:
+        bundle.overloaded()
+    assert (await pool(api)).capacity == 5
 
 
 async def test_so_does_a_blocking_one(api: Api, daemon: Daemon) -> None:

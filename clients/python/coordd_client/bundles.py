@@ -6,6 +6,7 @@ from typing import Any
 
 from coordd.v1 import bundle_pb2 as pb
 from coordd.v1 import rate_limit_pb2
+from coordd.v1.reservation_pb2 import WORK_RESULT_UNSPECIFIED, WorkResult
 from coordd_client import arguments
 from coordd_client.claims import Claim, LockClaim, NotEngaged, PermitClaim, ReservationClaim
 from coordd_client.errors import LeaseLost
@@ -20,6 +21,7 @@ from coordd_client.messages import (
     instant,
     new_request_id,
     number,
+    optional_duration,
     seconds,
 )
 from coordd_client.permits import read_permit
@@ -96,8 +98,15 @@ def usage(
     )
 
 
-def release(bundle: Bundle, outcomes: Mapping[int, Outcome], usages: Iterable[pb.PermitUsage]) -> Call[None]:
-    """Gives a bundle back. `outcomes`: of every lock, by token.
+def release(
+    bundle: Bundle,
+    outcomes: Mapping[int, Outcome],
+    usages: Iterable[pb.PermitUsage],
+    *,
+    result: WorkResult.ValueType = WORK_RESULT_UNSPECIFIED,
+    latency_s: float | None = None,
+) -> Call[None]:
+    """Gives a bundle back. `outcomes`: of every lock, by token. `result`, `latency_s`: of its reservations.
 
     Raises: LeaseLost if the lease on one of the locks had run out before, whatever its outcome.
     """
@@ -109,6 +118,8 @@ def release(bundle: Bundle, outcomes: Mapping[int, Outcome], usages: Iterable[pb
             for token, outcome in outcomes.items()
         ],
         usages=usages,
+        work_result=result,
+        latency=optional_duration("latency", latency_s),
     )
 
     def read(reply: pb.ReleaseBundleResponse) -> None:

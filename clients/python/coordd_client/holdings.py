@@ -201,7 +201,48 @@ class LockHolding(_Acting, Holding[Lock]):
         return f"token={grant.fencing_token}"
 
 
-class ReservationHolding(Holding[Reservation]):
+class _Working(Holding[T]):
+    """What a block says of how its resource has borne the work, and how long the block took."""
+
+    _is_overloaded = False
+    _latency_s: float | None = None
+    _begun_s = 0.0
+    _lasted_s = 0.0
+
+    def overloaded(self) -> None:
+        """The resource can't do so much at once: it timed out, refused the connection, answered 5xx.
+
+        An adaptive pool gets smaller for it.
+        """
+        self._is_overloaded = True
+
+    def latency(self, seconds: float) -> None:
+        """So long did the resource take, if not as long as the block lasts.
+
+        Raises: TypeError, InvalidRequest.
+        """
+        self._latency_s = arguments.seconds("latency", seconds)
+
+    def hold(self, grant: T, as_of_s: float) -> None:
+        """See Holding."""
+        super().hold(grant, as_of_s)
+        self._begun_s = self._now()
+
+    def end(self) -> None:
+        """See Holding."""
+        super().end()
+        self._lasted_s = self._now() - self._begun_s
+
+    def work(self, error: BaseException | None) -> tuple[pb.WorkResult.ValueType, float | None]:
+        """Returns how the work went and its seconds, None not said, after a block that ended with `error`."""
+        if self._is_overloaded:
+            return pb.WORK_RESULT_OVERLOADED, self._latency_s
+        if error is not None:
+            return pb.WORK_RESULT_UNSPECIFIED, self._latency_s
+        return pb.WORK_RESULT_SUCCESS, self._lasted_s if self._latency_s is None else self._latency_s
+
+
+class ReservationHolding(_Working[Reservation]):
     """A live reservation.
 
     An adaptive pool learns from how the block went. A clean end says that the work went well and took as long
@@ -210,10 +251,6 @@ class ReservationHolding(Holding[Reservation]):
     """
 
     _unused_units = 0
-    _is_overloaded = False
-    _latency_s: float | None = None
-    _begun_s = 0.0
-    _lasted_s = 0.0
 
     @property
     def reservation_id(self) -> int:
@@ -232,38 +269,9 @@ class ReservationHolding(Holding[Reservation]):
         """
         self._unused_units = arguments.count("units", units)
 
-    def overloaded(self) -> None:
-        """The resource can't do so much at once: it timed out, refused the connection, answered 5xx.
-
-        An adaptive pool gets smaller for it.
-        """
-        self._is_overloaded = True
-
-    def latency(self, seconds: float) -> None:
-        """So long did the resource take, if not as long as the block lasts.
-
-        Raises: TypeError, InvalidRequest.
-        """
-        self._latency_s = arguments.seconds("latency", seconds)
-
-    def hold(self, grant: Reservation, as_of_s: float) -> None:
-        """See Holding."""
-        super().hold(grant, as_of_s)
-        self._begun_s = self._now()
-
-    def end(self) -> None:
-        """See Holding."""
-        super().end()
-        self._lasted_s = self._now() - self._begun_s
-
     def ending(self, error: BaseException | None) -> Call[object]:
         """See Holding."""
-        result, latency_s = pb.WORK_RESULT_UNSPECIFIED, self._latency_s
-        if self._is_overloaded:
-            result = pb.WORK_RESULT_OVERLOADED
-        elif error is None:
-            result = pb.WORK_RESULT_SUCCESS
-            latency_s = self._lasted_s if latency_s is None else latency_s
+        result, latency_s = self.work(error)
         return reservations.release(self.grant, self._unused_units, result=result, latency_s=latency_s)
 
     def _asked(self, request: Any) -> tuple[str, ...]:
@@ -335,10 +343,11 @@ class BundledPermit(_Calling):
         return self._left_s()
 
 
-class BundleHolding(Holding[Bundle]):
+class BundleHolding(_Working[Bundle]):
     """A held bundle: each sort in the order of its claims, `lock`, `permit`, `reservation` for the only one.
 
-    What is said of the bundle is said of every lock in it; `locks` and `permits` may each say otherwise.
+    What is said of the bundle is said of every lock in it; `locks` and `permits` may each say otherwise. Of
+    its reservations it says what a reservation's block says, of all the same.
     """
 
     def __init__(self, terms: Terms[Bundle], now: Callable[[], float]) -> None:
@@ -416,7 +425,10 @@ class BundleHolding(Holding[Bundle]):
         """See Holding."""
         outcomes = {lock.fencing_token: lock.outcome(error) for lock in self.locks}
         usages = [bundles.usage(permit.grant, *permit.usage(error)) for permit in self.permits]
-        return bundles.release(self.grant, outcomes, usages)
+        if not self.reservations:
+            return bundles.release(self.grant, outcomes, usages)
+        result, latency_s = self.work(error)
+        return bundles.release(self.grant, outcomes, usages, result=result, latency_s=latency_s)
 
     def _left_of(self, ends_s: float) -> float:
         return 0.0 if self._has_ended else max(0.0, ends_s - self._now())

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from client_servers import ScriptedServer, reply
 
+from coordd.v1 import bundle_pb2, reservation_pb2
 from coordd.v1 import rate_limit_pb2 as pb
-from coordd.v1 import reservation_pb2
-from coordd_client import Client, HeldLock, HeldPermit, LeaseLost, Outcome, UsageResult
+from coordd_client import Client, HeldLock, HeldPermit, LeaseLost, Outcome, UsageResult, claims
 from coordd_client.testing import InMemoryDaemon
 
 
@@ -169,6 +169,27 @@ async def test_what_the_block_says_of_its_latency_is_told(server: ScriptedServer
     request = await released(server, client, lambda held: held.latency(1.5))
     assert request.work_result == reservation_pb2.WORK_RESULT_SUCCESS
     assert request.latency.ToMilliseconds() == 1500
+
+
+async def test_so_does_a_bundle_of_its_reservations(server: ScriptedServer, client: Client):
+    held = reservation_pb2.Reservation(reservation_id=9, worker="w1", expires_in={"seconds": 60})
+    for reservations in ([held], []):
+        granted = bundle_pb2.Bundle(
+            bundle_id=8, worker="w1", reservations=reservations, expires_in={"seconds": 60}
+        )
+        server.answers["AcquireBundle"] = reply(bundle_pb2.AcquireBundleResponse(granted=granted))
+        server.answers["ReleaseBundle"] = reply(bundle_pb2.ReleaseBundleResponse())
+        for work in (lambda _: None, lambda bundle: bundle.latency(1.5), lambda bundle: bundle.overloaded()):
+            async with client.bundle(claims.units("db_connection", 1)) as bundle:
+                work(bundle)
+    plain, measured, overloaded, *of_none = server.requests("ReleaseBundle")
+    assert plain.work_result == measured.work_result == reservation_pb2.WORK_RESULT_SUCCESS
+    assert 0 < plain.latency.ToNanoseconds() < 60 * 10**9
+    assert measured.latency.ToMilliseconds() == 1500
+    assert overloaded.work_result == reservation_pb2.WORK_RESULT_OVERLOADED
+    assert not overloaded.HasField("latency")
+    assert {each.work_result for each in of_none} == {reservation_pb2.WORK_RESULT_UNSPECIFIED}
+    assert not any(each.HasField("latency") for each in of_none)
 
 
 async def test_an_exception_says_nothing_of_the_resource(server: ScriptedServer, client: Client):

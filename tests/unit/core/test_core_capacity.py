@@ -4,10 +4,10 @@ import pytest
 from core_desk import Desk, rules_of
 
 from coordd.core.capacity import OVERLOADED, SUCCESS
-from coordd.core.commands import AcquireBundle, ReleaseResource, ReserveResource, UpdatePool
+from coordd.core.commands import AcquireBundle, ReleaseBundle, ReleaseResource, ReserveResource, UpdatePool
 from coordd.core.limits import MINUTE, SECOND
-from coordd.core.outcomes import CapacityChanged, Reason
-from coordd.core.records import Reservation, Table
+from coordd.core.outcomes import CapacityChanged, Granted, Reason
+from coordd.core.records import Bundle, Reservation, Table
 from coordd.core.rules import CRITICAL, LOW, PoolRule, Rules, TypeRule
 
 
@@ -64,6 +64,22 @@ def test_slow_work_is_as_overload_though_it_went_well(desk: Desk) -> None:
     desk.advance(1)
     end(desk, desk.reserve(), latency_ns=SECOND, result=0)
     assert milli(desk) == 5_000
+
+
+def test_what_a_bundle_says_is_of_each_of_its_reservations(desk: Desk) -> None:
+    def take() -> Bundle:
+        outcome = desk.do(AcquireBundle(worker="w1", reservations=(ReserveResource(type="db", worker="w1"),)))
+        assert isinstance(outcome, Granted)
+        assert isinstance(outcome.grant, Bundle)
+        return outcome.grant
+
+    desk.do(ReleaseBundle(id=take().id, worker="w1"))
+    assert capacity(desk) == 10
+    desk.do(ReleaseBundle(id=take().id, worker="w1", result=OVERLOADED))
+    assert capacity(desk) == 5
+    desk.advance(1)
+    desk.do(ReleaseBundle(id=take().id, worker="w1", result=SUCCESS, latency_ns=SECOND + 1))
+    assert capacity(desk) == 2
 
 
 def test_without_a_target_no_latency_is_too_long() -> None:
