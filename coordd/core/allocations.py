@@ -15,7 +15,8 @@ from coordd.core.limits import SECOND
 from coordd.core.shares import PPM, Sharer, Shares
 from coordd.core.views import AllocationView, ShareView
 from coordd.core.weights import MILLI
-from coordd.core.windows import Window, Windows
+from coordd.core.window import Window
+from coordd.core.windows import Windows
 
 # So much of a unit is the rounding of floats.
 _ROUNDING: Final = 1e-6

@@ -16,7 +16,8 @@ from typing import Final
 from coordd.core.expected import Expected, expected_of
 from coordd.core.forecasts import Forecasts, next_bin
 from coordd.core.rules import LOW, MEDIUM, PRIORITIES, LimitRule, PoolRule
-from coordd.core.windows import Kept, Window, Windows
+from coordd.core.window import Window
+from coordd.core.windows import Kept, Windows
 
 _PPM: Final = 1_000_000
 

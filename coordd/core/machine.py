@@ -7,15 +7,11 @@ its next waiter in the same step.
 Must not know: clocks, randomness, files, the network, the event loop, log or wire formats.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from hashlib import blake2b
-from itertools import groupby
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
 from msgspec.structs import replace
 
-from coordd.core.bundles import Bundles
 from coordd.core.capacity import Adaptive
 from coordd.core.commands import (
     AcquireBundle,
@@ -40,16 +36,13 @@ from coordd.core.commands import (
     UpdateLimit,
     UpdatePool,
 )
-from coordd.core.decisions import Decisions
 from coordd.core.earmarks import Patience
 from coordd.core.errors import NotFound
-from coordd.core.escalations import Escalations
 from coordd.core.forecasts import Forecasts
-from coordd.core.ledger import Ledger
 from coordd.core.limit import Limit
 from coordd.core.limit_views import allocation, allocations
 from coordd.core.limits import DUE_PER_TICK_MAX
-from coordd.core.locks import Locks, Rest, unknown_kind
+from coordd.core.locks import Rest, unknown_kind
 from coordd.core.outcomes import (
     Booked,
     BundleEnded,
@@ -61,41 +54,26 @@ from coordd.core.outcomes import (
     Place,
     Preempted,
 )
-from coordd.core.overrides import Overrides
-from coordd.core.preemption import Preemption, is_taken
-from coordd.core.queues import QueueKey, Queues
-from coordd.core.rate_limits import RateLimits
+from coordd.core.parts import Parts
+from coordd.core.preemption import is_taken
+from coordd.core.queues import QueueKey
 from coordd.core.recall import Recall
 from coordd.core.records import (
     Booking,
     Bundle,
-    Capacity,
-    Cell,
-    Efficiency,
-    EndedRequest,
-    Engagement,
     Escalation,
-    Forecast,
-    ForeignUsage,
-    Gate,
-    HoldTime,
     Key,
-    LearnedLimit,
     Lock,
-    Override,
     Permit,
-    Record,
     Reservation,
     Row,
     Session,
     Table,
-    WaiterRow,
 )
-from coordd.core.reservations import Reservations
+from coordd.core.recovery import Recovery
 from coordd.core.rules import Rules
-from coordd.core.sessions import Sessions
 from coordd.core.shares import Sharer
-from coordd.core.sharing import Sharing
+from coordd.core.snapshots import digest, snapshot
 from coordd.core.views import (
     AllocationView,
     AvailabilityView,
@@ -106,8 +84,7 @@ from coordd.core.views import (
     SessionView,
 )
 from coordd.core.waiters import ReturnGrant, Waiter
-from coordd.core.waits import Waits, Wake
-from coordd.core.windows import left_at
+from coordd.core.waits import Wake
 
 Command = (
     RequestLock
@@ -143,37 +120,18 @@ class Machine:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self._ledger = Ledger(rules)
-        self._queues = Queues()
-        self._sharing = Sharing(rules, self._ledger, self._queues)
-        self._locks = Locks(rules, self._ledger, self._queues)
-        self._reservations = Reservations(rules, self._ledger, self._queues, self._sharing)
-        self._rate_limits = RateLimits(rules, self._ledger, self._queues, self._sharing)
-        self._overrides = Overrides(self._rate_limits, self._reservations, self._ledger)
-        self._bundles = Bundles(rules, self._ledger, self._locks, self._reservations, self._rate_limits)
-        components: dict[type, Any] = {
-            RequestLock: self._locks,
-            ReserveResource: self._reservations,
-            TakePermit: self._rate_limits,
-            AcquireBundle: self._bundles,
-        }
-        observers: dict[type, Any] = {TakePermit: self._rate_limits, AcquireBundle: self._bundles}
-        self._escalations = Escalations(
-            rules, self._ledger, {"lock": self._locks.holder, "resource": self._reservations.holder}
-        )
-        self._waits = Waits(
-            rules, self._ledger, self._queues, components, observers, escalations=self._escalations
-        )
-        self._preemption = Preemption(rules, self._ledger)
-        self._decisions = Decisions(rules, self._waits, self._escalations, self._preemption)
-        self._sessions = Sessions(
-            rules,
-            self._ledger,
-            self._locks,
-            self._reservations,
-            self._waits,
-            sharing=self._sharing,
-        )
+        parts = self._parts = Parts(rules)
+        self._ledger = parts.ledger
+        self._queues = parts.queues
+        self._locks = parts.locks
+        self._reservations = parts.reservations
+        self._rate_limits = parts.rate_limits
+        self._overrides = parts.overrides
+        self._bundles = parts.bundles
+        self._escalations = parts.escalations
+        self._waits = parts.waits
+        self._decisions = parts.decisions
+        self._sessions = parts.sessions
         self._handlers: dict[type, Callable[[Any, int], Outcome]] = {
             RequestLock: self._waits.request,
             RenewLock: self._locks.renew,
@@ -306,114 +264,9 @@ class Machine:
         return max([self.rules.request_memory_ns, self.rules.engagement_memory_ns, *needed])
 
     def recover(self, tables: Mapping[Table, Sequence[Row]], last_id: int, now: int) -> None:
-        """Take everything live in as it was stored, into a new machine.
-
-        Leases are extended to at least `recovery_grace` from now, since their holders could not renew while
-        we were down. Waiters are away until their clients return. What the rules no longer know is dropped.
-        """
+        """Take everything live in as it was stored, into a new machine. See `recovery`."""
         self._now = now
-        self._ledger.start_ids(last_id, now)
-        # What is forgotten first in, first out, is taken in as it came; a store keeps it by worker.
-        ended = sorted(tables.get(Table.ENDED_REQUESTS, ()), key=lambda row: int(row[2]))
-        tables = {**tables, Table.ENDED_REQUESTS: ended}
-        self._load_cells(tables.get(Table.CELLS, ()))
-        for table, load in self._loaders(now).items():
-            for row in tables.get(table, ()):
-                load(row)
-        self._rate_limits.load_paces(now)
-        self._sharing.recover(now)
-        self._ledger.freed.clear()
-
-    def _loaders(self, now: int) -> dict[Table, Callable[[Row], None]]:
-        """Return how each table's rows are taken in, in the order in which they must be."""
-        return {
-            Table.OVERRIDES: lambda row: self._overrides.load(Override(*row)),
-            # After what is pinned.
-            Table.CAPACITIES: lambda row: self._reservations.capacities.load(Capacity(*row)),
-            Table.LEARNED_LIMITS: lambda row: self._rate_limits.load_learned(LearnedLimit(*row)),
-            Table.FOREIGN_USAGES: lambda row: self._rate_limits.load_foreign(ForeignUsage(*row), now),
-            Table.HOLD_TIMES: self._load_hold_time,
-            Table.EFFICIENCIES: lambda row: self._sharing.load(Efficiency(*row)),
-            Table.ENDED_REQUESTS: lambda row: self._ledger.remember_ended(EndedRequest(*row)),
-            Table.ENGAGEMENTS: lambda row: self._locks.load_engagement(Engagement(*row), now),
-            # Before what they keep.
-            Table.SESSIONS: lambda row: self._sessions.load(Session(*row), now),
-            Table.LOCKS: lambda row: self._load_lock(row, now),
-            Table.RESERVATIONS: lambda row: self._load_reservation(row, now),
-            Table.PERMITS: self._load_permit,
-            # After the permits: a probe that is under way is one of them.
-            Table.GATES: lambda row: self._rate_limits.load_gate(Gate(*row)),
-            Table.BOOKINGS: self._load_booking,
-            Table.FORECASTS: lambda row: self._rate_limits.load_forecast(Forecast(*row)),
-            # Their members are there by now.
-            Table.BUNDLES: self._load_bundle,
-            Table.WAITERS: lambda row: self._waits.load(WaiterRow(*row), now),
-            # After those they are about.
-            Table.ESCALATIONS: lambda row: self._load_escalation(Escalation(*row), now),
-        }
-
-    def _load_hold_time(self, row: Row) -> None:
-        seen = HoldTime(*row)  # type: ignore[arg-type]
-        self._ledger.hold_times[seen.subject] = seen
-
-    def _load_cells(self, rows: Iterable[Row]) -> None:
-        cells = sorted((Cell(*row) for row in rows), key=Cell.key)  # type: ignore[arg-type]
-        for name, of_name in groupby(cells, key=lambda cell: cell.limit):
-            windows = self._overrides.windows(name)
-            if windows is not None:
-                dropped = windows.load(of_name, self._now)
-            else:
-                # Left in the store until they have left their window: the configuration may know them again
-                # at the next start, and upstream has counted them all the while.
-                dropped = [cell for cell in of_name if left_at(cell) <= self._now]
-            for gone in dropped:
-                gone.count = 0
-                self._ledger.changes.cells[gone] = None
-
-    def _load_lock(self, row: Row, now: int) -> None:
-        lock = Lock(*row)  # type: ignore[arg-type]
-        self._preemption.recover(lock, now)
-        self._locks.load(lock)
-        self._bind_request(lock.worker, lock.request_id, lock)
-
-    def _load_reservation(self, row: Row, now: int) -> None:
-        reservation = Reservation(*row)  # type: ignore[arg-type]
-        # A store has no booleans.
-        reservation.is_refilling = bool(reservation.is_refilling)
-        if not reservation.is_refilling:
-            self._preemption.recover(reservation, now)
-        self._reservations.load(reservation)
-        self._bind_request(reservation.worker, reservation.request_id, reservation)
-
-    def _load_permit(self, row: Row) -> None:
-        permit = Permit(*row)  # type: ignore[arg-type]
-        if permit.endpoint in self._rate_limits:
-            self._rate_limits.load(permit)
-            self._bind_request(permit.worker, permit.request_id, permit)
-        else:
-            self._ledger.changes.of[Table.PERMITS][permit.id] = None
-
-    def _load_booking(self, row: Row) -> None:
-        booking = Booking(*row)  # type: ignore[arg-type]
-        if booking.endpoint in self._rate_limits:
-            self._rate_limits.bookings.load(booking)
-            self._bind_request(booking.worker, booking.request_id, booking)
-        else:
-            self._ledger.changes.of[Table.BOOKINGS][booking.id] = None
-
-    def _load_bundle(self, row: Row) -> None:
-        bundle = Bundle(*row)  # type: ignore[arg-type]
-        if self._bundles.load(bundle):
-            self._bind_request(bundle.worker, bundle.request_id, bundle)
-
-    def _load_escalation(self, escalation: Escalation, now: int) -> None:
-        waiter = self._waits.waiters.get(escalation.waiter_id)
-        # Nobody could decide while we were down.
-        self._escalations.load(escalation, waiter, now + self.rules.recovery_grace_ns)
-
-    def _bind_request(self, worker: str, request_id: str, grant: object) -> None:
-        if request_id:
-            self._ledger.requests[(worker, request_id)] = grant
+        Recovery(self._parts).recover(tables, last_id, now)
 
     # -- views -----------------------------------------------------------------------------------------------
 
@@ -503,52 +356,16 @@ class Machine:
 
         What a store should hold, expired charges aside.
         """
-        ledger = self._ledger
-        records: dict[Table, Iterable[Record]] = {
-            Table.ENGAGEMENTS: self._locks.engagements(),
-            Table.CELLS: self._cells(),
-            Table.WAITERS: [waiter for waiter in self._waits.waiters.values() if waiter.command.request_id],
-            Table.HOLD_TIMES: ledger.hold_times.values(),
-            Table.EFFICIENCIES: self._sharing.efficiencies(),
-            Table.OVERRIDES: self._overrides.overrides.values(),
-            Table.SESSIONS: ledger.sessions.values(),
-            Table.ESCALATIONS: self._escalations.all(),
-            Table.FORECASTS: self._rate_limits.forecasts(),
-            Table.GATES: self._rate_limits.gates(),
-            Table.CAPACITIES: self._reservations.capacities.records(),
-            Table.LEARNED_LIMITS: self._rate_limits.learned(),
-            Table.FOREIGN_USAGES: self._rate_limits.foreign(),
-            Table.ENDED_REQUESTS: [
-                ended for ended in ledger.requests.values() if isinstance(ended, EndedRequest)
-            ],
-        }
-        for table, type_ in _LIVE_TABLES.items():
-            records[table] = [live for live in ledger.live.values() if isinstance(live, type_)]
-        return {table: sorted(record.row() for record in records.get(table, ())) for table in Table}
+        return snapshot(self._parts, self._now)
 
     def digest(self) -> bytes:
         """Return a hash of the whole state as of the last instant seen.
 
         Durable or not, whatever decisions depend on.
         """
-        waits = sorted(
-            (waiter.id, waiter.away_until, repr(waiter.key), waiter.order_ns, waiter.escalate_at)
-            for waiter in self._waits.waiters.values()
-        )
-        late = sorted((session.worker, session.late_at) for session in self._ledger.sessions.values())
-        undurable = (self._locks.rests(), late, self._rate_limits.pending(), self._sharing.state())
-        state = (self._now, self._ledger.last_id, self.snapshot(), waits, undurable)
-        return blake2b(msgspec.msgpack.encode(state), digest_size=16).digest()
+        return digest(self._parts, self._now)
 
     # --------------------------------------------------------------------------------------------------------
-
-    def _cells(self) -> Iterator[Cell]:
-        limits = [limit.windows for limit in self._rate_limits]
-        pools = [pool.windows for pool in self._reservations if pool.windows is not None]
-        for windows in limits + pools:
-            windows.roll(self._now)
-            for window in windows.of:
-                yield from (cell for cell in window.cells() if cell.count)
 
     def _serve_freed(self, now: int) -> None:
         freed, borrowers = self._ledger.freed, self._reservations.borrowers
@@ -618,12 +435,5 @@ def _run_out(lease: Lock | Reservation, now: int) -> Notice:
     return Preempted(grant=lease, at=now) if is_taken(lease) else Expired(grant=lease)
 
 
-_LIVE_TABLES: dict[Table, type] = {
-    Table.LOCKS: Lock,
-    Table.RESERVATIONS: Reservation,
-    Table.PERMITS: Permit,
-    Table.BOOKINGS: Booking,
-    Table.BUNDLES: Bundle,
-}
 # By these a holder ends what it holds singly.
 _GIVING_BACK: Final = frozenset({ReleaseLock, ReleaseResource, RecordUsage})

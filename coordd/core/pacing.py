@@ -15,7 +15,8 @@ from typing import Final
 from coordd.core.limits import MILLISECOND
 from coordd.core.records import Booking
 from coordd.core.rules import CRITICAL
-from coordd.core.windows import Window, Windows
+from coordd.core.window import Window
+from coordd.core.windows import Windows
 
 # Longer than a timer, a decision and a commit are late; shorter than what upstream would call a burst.
 _SLACK_NS: Final = 20 * MILLISECOND

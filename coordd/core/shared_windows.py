@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from coordd.core.records import Cell
 from coordd.core.rules import LOW, MEDIUM, PRIORITIES, LimitRule
-from coordd.core.windows import Bucket, Window, Windows, begins_at, ends_at
+from coordd.core.window import Bucket, Window, begins_at, ends_at
+from coordd.core.windows import Windows
 
 _CLASSES = len(PRIORITIES) + 1
 

@@ -20,7 +20,7 @@ from coordd.core.limits import REPORTS_BELIEVED, SECOND
 from coordd.core.outcomes import Alert, LimitLearned
 from coordd.core.records import ForeignUsage, LearnedLimit, Permit, Table
 from coordd.core.rules import spell_length
-from coordd.core.windows import Window
+from coordd.core.window import Window
 
 # Upstreams round resets up to whole seconds.
 _ROUNDED_NS: Final = SECOND

@@ -19,7 +19,8 @@ from coordd.core.outcomes import Granted, Reason, Refused
 from coordd.core.records import KEY_COLUMNS, Booking, Permit, Row, Table
 from coordd.core.rules import LimitRule, Rules
 from coordd.core.shared_windows import SharedWindow
-from coordd.core.windows import Window, Windows
+from coordd.core.window import Window
+from coordd.core.windows import Windows
 
 T0 = 1_790_000_000 * SECOND
 WINDOW = 10 * SECOND

@@ -33,14 +33,6 @@ def test_refusals_and_errors_change_nothing_and_queueing_does(desk: Desk) -> Non
     assert desk.machine.digest() != before
 
 
-def test_digest_knows_who_is_away(desk: Desk) -> None:
-    desk.lock()
-    waiter = desk.wait(RequestLock(item="a", kind="like", worker="w2", request_id="r", wait_ns=HOUR))
-    before = desk.machine.digest()
-    desk.leave(waiter)
-    assert desk.machine.digest() != before
-
-
 def test_tick_does_a_bounded_number_of_things_and_says_that_there_is_more(desk: Desk) -> None:
     for number in range(DUE_PER_TICK_MAX + 1):
         desk.lock(str(number))
@@ -90,37 +82,6 @@ def test_ids_are_not_used_again_even_if_the_store_lost_its_last_batches(desk: De
 
 
 # -- recovery ------------------------------------------------------------------------------------------------
-
-
-def test_live_leases_are_extended_to_the_grace_and_never_shortened(desk: Desk) -> None:
-    short, long = desk.lock("a", ttl_ns=SECOND), desk.lock("b", ttl_ns=HOUR)
-    held = desk.reserve(ttl_ns=SECOND)
-    desk.restart(down_ns=MINUTE)
-    live = desk.machine._ledger.live
-    assert live[short.token].expires_at == desk.now + 30 * SECOND  # type: ignore[union-attr]
-    assert live[held.id].expires_at == desk.now + 30 * SECOND  # type: ignore[union-attr]
-    assert live[long.token].expires_at == long.expires_at  # type: ignore[union-attr]
-
-
-def test_what_passed_its_time_while_the_daemon_was_down_ends_at_the_first_tick(desk: Desk) -> None:
-    permit, booking = desk.permit(), desk.book("one")
-    desk.restart(down_ns=MINUTE)
-    expired = [notice.grant for notice in desk.advance(0) if isinstance(notice, Expired)]
-    assert sorted(grant_id(grant) for grant in expired) == [permit.id, booking.id]
-
-
-def test_store_fed_by_changes_holds_what_the_machine_holds(desk: Desk) -> None:
-    desk.release(desk.lock("done", request_id="r1"))
-    desk.lock(request_id="r2")
-    desk.reserve(units=2)
-    desk.report(desk.permit())
-    desk.book(request_id="r3")
-    desk.wait(RequestLock(item="a", kind="like", worker="w2", request_id="r4", wait_ns=HOUR))
-    desk.commit()
-    snapshot = desk.machine.snapshot()
-    assert {table: sorted(rows.values()) for table, rows in desk.rows.items()} == snapshot
-    desk.restart()
-    assert {**desk.machine.snapshot(), Table.LOCKS: ()} == {**snapshot, Table.LOCKS: ()}
 
 
 # -- grants nobody heard of ----------------------------------------------------------------------------------
@@ -235,13 +196,3 @@ def test_views_change_nothing(desk: Desk) -> None:
     desk.machine.allocation("search", "w1", desk.now)
     desk.machine.availability(ReserveResource(type="db", worker="w1"), desk.now)
     assert desk.machine.digest() == before
-
-
-def test_what_is_live_is_shown_as_it_stands_after_a_restart(desk: Desk) -> None:
-    lock, reservation, permit = desk.lock(), desk.reserve(), desk.permit()
-    ids = [lock.token, reservation.id, permit.id, 1]
-    desk.commit()
-    desk.restart(down_ns=MINUTE)
-    grace_ns = desk.machine.rules.recovery_grace_ns
-    assert [held.expires_at for held in desk.machine.locks(ids)] == [desk.now + grace_ns]
-    assert [held.expires_at for held in desk.machine.reservations(ids)] == [desk.now + grace_ns]

@@ -46,7 +46,7 @@ def desk_of(*, windows: dict[int, int] | None = None, **more: object) -> Desk:
 
 
 def shares_of(desk: Desk, key: tuple[str, str] = FAIR) -> Shares:
-    return desk.machine._sharing._shares[key]
+    return desk.machine._parts.sharing._shares[key]
 
 
 def want(worker: str, count: int = 1, **more: object) -> TakePermit:
@@ -121,7 +121,7 @@ def test_weights_of_configuration_class_and_session() -> None:
         worker_class_weights={"fast": 4.0},
         session_ttl_ns=HOUR,
     )
-    weigh = desk.machine._sharing.weights.of
+    weigh = desk.machine._parts.sharing.weights.of
     assert [weigh(name) for name in ("w1", "w2")] == [2_000, 1_000]
     desk.do(OpenSession(worker="w2", worker_class="fast"))
     assert weigh("w2") == 4_000

@@ -1,10 +1,10 @@
-"""What a restart with another configuration must not do: grant what is held, or forget what was called."""
+"""What a restart must not do, least of all with another configuration: grant what is held, forget calls."""
 
 from core_desk import Desk, rules_of
 
 from coordd.core.commands import RequestLock, ReserveResource, TakePermit
 from coordd.core.limits import HOUR, MINUTE, SECOND
-from coordd.core.outcomes import Reason
+from coordd.core.outcomes import Expired, Reason, grant_id
 from coordd.core.rules import LimitRule, TypeRule
 
 
@@ -97,3 +97,30 @@ def test_window_that_is_not_new_is_not_told_again_what_has_left_it() -> None:
     desk.machine.limit("search", desk.now)
     desk.restart()
     assert [window.used for window in desk.machine.limit("search", desk.now).windows] == [0, 1]
+
+
+def test_live_leases_are_extended_to_the_grace_and_never_shortened(desk: Desk) -> None:
+    short, long = desk.lock("a", ttl_ns=SECOND), desk.lock("b", ttl_ns=HOUR)
+    held = desk.reserve(ttl_ns=SECOND)
+    desk.restart(down_ns=MINUTE)
+    live = desk.machine._ledger.live
+    assert live[short.token].expires_at == desk.now + 30 * SECOND  # type: ignore[union-attr]
+    assert live[held.id].expires_at == desk.now + 30 * SECOND  # type: ignore[union-attr]
+    assert live[long.token].expires_at == long.expires_at  # type: ignore[union-attr]
+
+
+def test_what_passed_its_time_while_the_daemon_was_down_ends_at_the_first_tick(desk: Desk) -> None:
+    permit, booking = desk.permit(), desk.book("one")
+    desk.restart(down_ns=MINUTE)
+    expired = [notice.grant for notice in desk.advance(0) if isinstance(notice, Expired)]
+    assert sorted(grant_id(grant) for grant in expired) == [permit.id, booking.id]
+
+
+def test_what_is_live_is_shown_as_it_stands_after_a_restart(desk: Desk) -> None:
+    lock, reservation, permit = desk.lock(), desk.reserve(), desk.permit()
+    ids = [lock.token, reservation.id, permit.id, 1]
+    desk.commit()
+    desk.restart(down_ns=MINUTE)
+    grace_ns = desk.machine.rules.recovery_grace_ns
+    assert [held.expires_at for held in desk.machine.locks(ids)] == [desk.now + grace_ns]
+    assert [held.expires_at for held in desk.machine.reservations(ids)] == [desk.now + grace_ns]
