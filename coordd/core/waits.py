@@ -403,7 +403,7 @@ class Waits:
         self._exit(waiter, now)
         if blocked is not None and self._may_wait(waiter.command, blocked):
             self._enter(waiter, blocked, now)
-            return isinstance(waiter.command, AcquireBundle) or self._is_back(waiter, key)
+            return self._lets_pass(waiter, key)
         self._forget(waiter)
         if blocked is not None:
             self._refuse(waiter, blocked.refused(0))
@@ -414,13 +414,16 @@ class Waits:
             self._ledger.notices.append(WaitGranted(waiter=waiter, grant=grant))
         return True
 
-    def _is_back(self, waiter: Waiter, left: QueueKey) -> bool:
-        """Whether a waiter has moved back to something it wants before what it has `left`.
+    def _lets_pass(self, waiter: Waiter, left: QueueKey) -> bool:
+        """Whether what a waiter that has moved has `left` is free for the next one.
 
-        Then what it left is free for the next one. If it has moved on instead, what it left is meant for it:
-        nobody behind it could do more than move on after it. Not so a bundle: it keeps nothing from anybody,
-        until what it wants is set aside.
+        It is if it has moved back to something it wants before that. If it has moved on instead, what it left
+        is meant for it: nobody behind it could do more than move on after it. Not so where rank alone does
+        not say who is next, for there they may go before it. And not so a bundle: it keeps nothing from
+        anybody, until what it wants is set aside.
         """
+        if isinstance(waiter.command, AcquireBundle) or waiter.key in self._queues.orders:
+            return True
         keys = self.keys(waiter)
         return keys.index(waiter.key) < keys.index(left)
 

@@ -217,6 +217,15 @@ def test_who_wants_more_than_there_is_now_waits_and_holds_nobody_up(desk: Desk) 
     assert desk.granted(larger) is not None
 
 
+def test_first_for_a_resource_that_wants_more_than_there_is_now_leaves_it_to_the_next(desk: Desk) -> None:
+    held = desk.reserve(resource_id="x")
+    large, small = desk.wait(wants(6, resource_id="x")), desk.wait(wants(1, resource_id="x"))
+    desk.advance(1)
+    overload(desk)
+    desk.give_back(held)
+    assert (desk.granted(large), desk.granted(small) is not None) == (None, True)
+
+
 def test_once_in_reach_they_go_by_rank(desk: Desk) -> None:
     overload(desk)
     held = desk.reserve(units=4)

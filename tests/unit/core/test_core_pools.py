@@ -48,3 +48,16 @@ def test_a_class_may_pass_those_who_must_leave_it_room() -> None:
     desk.advance(5 * MINUTE)
     desk.reserve(units=2, priority=MEDIUM)
     assert desk.granted(low) is None
+
+
+def test_first_for_a_resource_that_must_leave_units_to_a_class_above_leaves_it_the_resource_too() -> None:
+    rule = PoolRule(capacity=4, headroom={MEDIUM: 0.5})
+    desk = Desk(rules_of(pools={"conns": rule, "tweets": rules_of().pools["tweets"]}))
+    desk.reserve(units=2, priority=LOW, ttl_ns=HOUR)
+    held = desk.reserve(resource_id="x", priority=MEDIUM, ttl_ns=HOUR)
+    wants = {"type": "db", "resource_id": "x", "wait_ns": HOUR}
+    low = desk.wait(ReserveResource(worker="w", priority=LOW, **wants))
+    desk.advance(5 * MINUTE)
+    medium = desk.wait(ReserveResource(worker="v", priority=MEDIUM, **wants))
+    desk.give_back(held)
+    assert (desk.granted(low), desk.granted(medium) is not None) == (None, True)
