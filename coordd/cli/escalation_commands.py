@@ -10,7 +10,7 @@ from coordd.cli.failure import ExitCode
 from coordd.cli.invocation import Command, Invocation, pages, pass_invocation
 from coordd.cli.number import WholeNumber
 from coordd.cli.printer import Column, cell
-from coordd.cli.words import choices, enum_value, instant, length, word
+from coordd.cli.words import choices, enum_value, length, word
 from coordd.v1 import admin_pb2, common_pb2
 
 __all__ = ["escalations", "resolve"]
@@ -33,16 +33,17 @@ _ESCALATIONS: tuple[Column[admin_pb2.Escalation], ...] = (
 )
 
 
+def _held(escalation: admin_pb2.Escalation) -> str:
+    return f", held by {escalation.holder} #{escalation.holder_id}" if escalation.holder else ""
+
+
 def _line(escalation: admin_pb2.Escalation) -> Text:
     """One that was opened or closed, as a line."""
-    held = f", held by {escalation.holder} #{escalation.holder_id}" if escalation.holder else ""
-    about = f"#{escalation.escalation_id} {escalation.subject}: {escalation.worker} waits{held}"
+    about = f"#{escalation.escalation_id} {escalation.subject}: {escalation.worker} waits{_held(escalation)}"
     if escalation.is_open:
         within, default = length(escalation.decide_within), _decision(escalation.default_decision)
-        return (
-            Text("OPENED  ", "yellow")
-            .append(instant(escalation.opened_at), "dim")
-            .append_text(cell(f"  {about}; decide within {within}, else {default}"))
+        return Text("OPENED  ", "yellow").append_text(
+            cell(f"{about}; decide within {within}, else {default}")
         )
     decided = f"{_decision(escalation.decision)} by {escalation.decided_by}" if escalation.decision else ""
     return Text("CLOSED  ", "green").append_text(cell(f"{about}; {decided or 'the wait is over'}"))
@@ -83,7 +84,7 @@ def resolve(invocation: Invocation, id_: int, decision: str, by: str, reason: st
     """Decide the escalation ID.
 
     grant: the waiter goes first. deny: it is refused. preempt: the holder is told, has the configured grace
-    to give up, and is then deprived; the waiter goes first. wait: it waits on where it is.
+    to give it up, and then loses it; the waiter goes first. wait: it waits on where it is.
     """
     request = admin_pb2.ResolveEscalationRequest(
         escalation_id=id_, decision=enum_value(admin_pb2.Decision, decision), decided_by=by, reason=reason
@@ -93,7 +94,6 @@ def resolve(invocation: Invocation, id_: int, decision: str, by: str, reason: st
     invocation.printer.message(
         answer,
         lambda: cell(
-            f"decided {decision}: {escalation.worker} on {escalation.subject}, after it had waited "
-            f"{length(escalation.waited)}"
+            f"decided {decision}: {escalation.subject}, {escalation.worker} waits{_held(escalation)}"
         ),
     )

@@ -281,29 +281,22 @@ def set_limit(invocation: Invocation, endpoint: str, windows: tuple[admin_pb2.Wi
     invocation.printer.message(answer.limit, lambda: Listing([answer.limit], _LIMITS))
 
 
-def _of_each(allocation: rate_limit_pb2.WorkerAllocation, field: str) -> str:
-    """One number of every window in one cell, shortest window first."""
-    return "  ".join(str(getattr(window, field)) for window in allocation.windows)
+_Share = tuple[rate_limit_pb2.WorkerAllocation, rate_limit_pb2.WindowAllocation]
 
-
-def _used_text(allocation: rate_limit_pb2.WorkerAllocation) -> str:
-    """Every window's used and allocated in one cell: `15m 12/18  1h 30/72`."""
-    return "  ".join(
-        f"{length(window.window)} {window.used}/{window.allocated}" for window in allocation.windows
-    )
-
-
-_SHARES: tuple[Column[rate_limit_pb2.WorkerAllocation], ...] = (
-    Column("WORKER", lambda allocation: allocation.worker),
-    Column("USED / ALLOCATED", _used_text),
-    Column("REMAINING", lambda allocation: _of_each(allocation, "remaining"), right=True),
-    Column("OWN", lambda allocation: _of_each(allocation, "own"), right=True),
-    Column("LENT", lambda allocation: _of_each(allocation, "lent"), right=True),
-    Column("BORROWED", lambda allocation: _of_each(allocation, "borrowed"), right=True),
-    Column("QUEUED", lambda allocation: allocation.queued_permits, right=True),
-    Column("WEIGHT", lambda allocation: f"{allocation.weight:g}", right=True),
-    Column("EFFICIENCY", lambda allocation: f"{allocation.efficiency:.0%}", right=True),
-    Column("WANTS", lambda allocation: f"{allocation.demand_per_s:.2g}/s", right=True),
+# A row for each worker and window: a worker's numbers of one window are read together.
+_SHARES: tuple[Column[_Share], ...] = (
+    Column("WORKER", lambda share: share[0].worker),
+    Column("WINDOW", lambda share: length(share[1].window)),
+    Column("USED", lambda share: share[1].used, right=True),
+    Column("ALLOCATED", lambda share: share[1].allocated, right=True),
+    Column("REMAINING", lambda share: share[1].remaining, right=True),
+    Column("OWN", lambda share: share[1].own, right=True),
+    Column("LENT", lambda share: share[1].lent, right=True),
+    Column("BORROWED", lambda share: share[1].borrowed, right=True),
+    Column("QUEUED", lambda share: share[0].queued_permits, right=True),
+    Column("WEIGHT", lambda share: f"{share[0].weight:g}", right=True),
+    Column("EFFICIENCY", lambda share: f"{share[0].efficiency:.0%}", right=True),
+    Column("WANTS PER HOUR", lambda share: f"{share[0].demand_per_s * 3600:,.1f}", right=True),
 )
 
 
@@ -326,8 +319,13 @@ def list_shares(invocation: Invocation, endpoint: str, worker: str, limit: int |
         response = invocation.daemon.ask(invocation.daemon.rate_limit.ListWorkerAllocations, request)
         return response.workers, response.next_page_token
 
-    found = [_share_of(invocation, endpoint, worker)] if worker else pages(fetch, limit)
-    invocation.printer.rows(found, _SHARES, none="nobody shares it")
+    found = [_share_of(invocation, endpoint, worker)] if worker else list(pages(fetch, limit))
+    none = f'nobody shares {endpoint} now, or it is not shared out (allocation = "fair")'
+    if invocation.as_json or not found:
+        invocation.printer.rows(found, (), none=none)
+    else:
+        shares = [(share, window) for share in found for window in share.windows]
+        invocation.printer.view(Listing(shares, _SHARES))
 
 
 def _share_of(invocation: Invocation, endpoint: str, worker: str) -> rate_limit_pb2.WorkerAllocation:
@@ -352,6 +350,15 @@ _WINDOWS: tuple[Column[rate_limit_pb2.WindowCapacity], ...] = (
 )
 
 
+def _because(answer: rate_limit_pb2.GetRemainingCapacityResponse) -> str:
+    match answer.gate.state:
+        case rate_limit_pb2.GATE_STATE_CLOSED:
+            return f"; upstream has refused one, and the gate opens in {length(answer.gate.opens_in)}"
+        case rate_limit_pb2.GATE_STATE_PROBING:
+            return "; upstream has refused one, and the next one probes"
+    return ""
+
+
 @click.command(cls=Command)
 @click.argument("endpoint", shell_complete=complete_endpoint)
 @pass_invocation
@@ -362,5 +369,7 @@ def capacity(invocation: Invocation, endpoint: str) -> None:
     if invocation.as_json:
         invocation.printer.message(answer, Text)
     else:
-        headline = cell(f"{endpoint}: {counted(answer.remaining, 'call')} could be made now")
+        headline = cell(
+            f"{endpoint}: {counted(answer.remaining, 'call')} could be made now{_because(answer)}"
+        )
         invocation.printer.view(headline, Listing(answer.windows, _WINDOWS))

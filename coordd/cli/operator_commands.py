@@ -149,15 +149,15 @@ def watch(invocation: Invocation, subjects: tuple[str, ...], types: tuple[str, .
     raise invocation.failure("the daemon ended the stream; is it stopping?", ExitCode.UNAVAILABLE)
 
 
-@click.command("force-release", cls=Command, short_help="Take a lock, reservation or booking away.")
+@click.command("force-release", cls=Command, short_help="Take a lock, reservation, booking or bundle away.")
 @click.argument("id_", metavar="ID", type=WholeNumber(1, 2**64 - 1))
 @click.option("--reason", required=True, help="Why; logged and shown to watchers.")
 @pass_invocation
 def force_release(invocation: Invocation, id_: int, reason: str) -> None:
-    """Take the lock, reservation or booking ID from its holder.
+    """Take the lock, reservation, booking or bundle ID from its holder.
 
-    ID is a fencing token, reservation id or booking id. A lock leaves UNKNOWN in the history: its holder may
-    have acted.
+    ID is a fencing token, or a reservation's, booking's or bundle's id. A lock leaves UNKNOWN in the history:
+    its holder may have acted.
     """
     request = admin_pb2.ForceReleaseRequest(id=id_, reason=reason)
     answer = invocation.daemon.change(invocation.daemon.admin.ForceRelease, request)

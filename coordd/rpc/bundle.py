@@ -62,7 +62,7 @@ def _acquire(
         "priority": fields.priority(request.priority),
     }
     quality = fields.quality(request.quality)
-    claims = [_claim(claim, asks, quality) for claim in request.claims]
+    claims = [_nth_claim(index, claim, asks, quality) for index, claim in enumerate(request.claims)]
     return commands.AcquireBundle(
         **asks,
         locks=_of(commands.RequestLock, claims),
@@ -78,6 +78,16 @@ def _acquire(
 
 def _of(sort: type[Command], claims: list[object]) -> tuple[Command, ...]:
     return tuple(claim for claim in claims if isinstance(claim, sort))
+
+
+def _nth_claim(index: int, claim: pb.Claim, asks: dict[str, Any], quality: float) -> object:
+    """Return a claim as a command; of several, an error names the one that is wrong."""
+    try:
+        return _claim(claim, asks, quality)
+    except InvalidArgument as error:
+        error.message = f"claims[{index}]: {error.message}"
+        error.metadata["field"] = f"claims[{index}].{error.metadata['field']}".removesuffix(".claims")
+        raise
 
 
 def _claim(claim: pb.Claim, asks: dict[str, Any], quality: float) -> object:

@@ -356,7 +356,8 @@ def _gate_changed(event: Any) -> Told:
         return Told(subject=pb.SUBJECT_GATE, type=pb.EVENT_TYPE_OPENED, name=gate.endpoint)
     detail = f"probe {gate.probe_id}" if gate.probe_id else "the next call probes"
     if gate.closed_until > event.at:
-        detail = f"for {spell_length(gate.closed_until - event.at)}, {gate.strikes} in a row"
+        strikes = "1 refusal" if gate.strikes == 1 else f"{gate.strikes} refusals in a row"
+        detail = f"for {spell_length(gate.closed_until - event.at)}, {strikes}"
     return Told(subject=pb.SUBJECT_GATE, type=pb.EVENT_TYPE_CLOSED, name=gate.endpoint, detail=detail)
 
 

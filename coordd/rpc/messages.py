@@ -340,11 +340,27 @@ def _window_allocation(share: views.ShareView) -> rate_limit_pb2.WindowAllocatio
     )
 
 
-def health(utilisation: float) -> rate_limit_pb2.Health.ValueType:
-    """Return how an endpoint fares by its fullest window: healthy below 80 %, critical above 95 %."""
-    if utilisation > _CRITICAL_ABOVE:
+def remaining_capacity(limit_view: views.LimitView, now: int) -> rate_limit_pb2.GetRemainingCapacityResponse:
+    """Return what is left of an endpoint at `now` (ns)."""
+    is_shut = limit_view.gate.state is views.GateState.CLOSED
+    return rate_limit_pb2.GetRemainingCapacityResponse(
+        windows=window_capacities(limit_view.windows, now),
+        remaining=0 if is_shut else limit_view.remaining,
+        gate=gate_seen(limit_view.gate, now),
+    )
+
+
+def health(
+    utilisation: float, gate_state: views.GateState = views.GateState.OPEN
+) -> rate_limit_pb2.Health.ValueType:
+    """Return how an endpoint fares by its fullest window and its gate.
+
+    Healthy below 80 %, critical above 95 % or while nobody may call; a probe under way is a warning.
+    """
+    if utilisation > _CRITICAL_ABOVE or gate_state is views.GateState.CLOSED:
         return rate_limit_pb2.HEALTH_CRITICAL
-    return rate_limit_pb2.HEALTH_WARNING if utilisation >= _WARNING_FROM else rate_limit_pb2.HEALTH_HEALTHY
+    is_tense = utilisation >= _WARNING_FROM or gate_state is views.GateState.PROBING
+    return rate_limit_pb2.HEALTH_WARNING if is_tense else rate_limit_pb2.HEALTH_HEALTHY
 
 
 def learned_limits(learned: Iterable[records.LearnedLimit]) -> list[rate_limit_pb2.LearnedLimit]:
@@ -365,7 +381,7 @@ def endpoint_status(limit_view: views.LimitView, now: int) -> rate_limit_pb2.End
     error_ns = limit_view.scheduling_error_ns
     return rate_limit_pb2.EndpointStatus(
         endpoint=limit_view.name,
-        health=health(limit_view.utilisation),
+        health=health(limit_view.utilisation, limit_view.gate.state),
         utilisation=limit_view.utilisation,
         active_workers=limit_view.active_workers,
         queued=limit_view.queued,

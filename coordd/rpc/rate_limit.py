@@ -55,8 +55,7 @@ class RateLimitServicer(rate_limit_pb2_grpc.RateLimitServiceServicer):
         """See the proto."""
         endpoint = fields.name("endpoint", request.endpoint)
         limit = await self._engine.read(lambda machine, now: machine.limit(endpoint, now))
-        windows = messages.window_capacities(limit.windows, self._engine.now())
-        return pb.GetRemainingCapacityResponse(windows=windows, remaining=limit.remaining)
+        return messages.remaining_capacity(limit, self._engine.now())
 
     async def ScheduleRequest(
         self, request: pb.ScheduleRequestRequest, context: Any

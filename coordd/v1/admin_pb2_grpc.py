@@ -140,7 +140,7 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ForceRelease(self, request, context):
-        """Takes a lock, reservation or booking from its holder. A lock leaves UNKNOWN in the history. Errors: NOT_FOUND.
+        """Takes a lock, reservation, booking or bundle from its holder. A lock leaves UNKNOWN in the history. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

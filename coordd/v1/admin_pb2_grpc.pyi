@@ -49,7 +49,7 @@ class AdminServiceStub:
     Errors: NOT_FOUND (unknown endpoint), INVALID_ARGUMENT (unknown window, or windows that contradict each other).
     """
     ForceRelease: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ForceReleaseRequest, _admin_pb2.ForceReleaseResponse]
-    """Takes a lock, reservation or booking from its holder. A lock leaves UNKNOWN in the history. Errors: NOT_FOUND."""
+    """Takes a lock, reservation, booking or bundle from its holder. A lock leaves UNKNOWN in the history. Errors: NOT_FOUND."""
     Drain: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DrainRequest, _admin_pb2.DrainResponse]
     """Stops granting: new requests get UNAVAILABLE, waits end with it, renewals and releases go on. Not kept over restarts.
     Health stays SERVING, so that nothing keeps holders from the daemon that they must still reach; watchers see an event.
@@ -88,7 +88,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     Errors: NOT_FOUND (unknown endpoint), INVALID_ARGUMENT (unknown window, or windows that contradict each other).
     """
     ForceRelease: _aio.UnaryUnaryMultiCallable[_admin_pb2.ForceReleaseRequest, _admin_pb2.ForceReleaseResponse]  # type: ignore[assignment]
-    """Takes a lock, reservation or booking from its holder. A lock leaves UNKNOWN in the history. Errors: NOT_FOUND."""
+    """Takes a lock, reservation, booking or bundle from its holder. A lock leaves UNKNOWN in the history. Errors: NOT_FOUND."""
     Drain: _aio.UnaryUnaryMultiCallable[_admin_pb2.DrainRequest, _admin_pb2.DrainResponse]  # type: ignore[assignment]
     """Stops granting: new requests get UNAVAILABLE, waits end with it, renewals and releases go on. Not kept over restarts.
     Health stays SERVING, so that nothing keeps holders from the daemon that they must still reach; watchers see an event.
@@ -160,7 +160,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.ForceReleaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ForceReleaseResponse, _abc.Awaitable[_admin_pb2.ForceReleaseResponse]]:
-        """Takes a lock, reservation or booking from its holder. A lock leaves UNKNOWN in the history. Errors: NOT_FOUND."""
+        """Takes a lock, reservation, booking or bundle from its holder. A lock leaves UNKNOWN in the history. Errors: NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def Drain(

@@ -31,11 +31,11 @@ class _HealthEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Health.ValueTy
     HEALTH_UNSPECIFIED: _Health.ValueType  # 0
     """Never sent."""
     HEALTH_HEALTHY: _Health.ValueType  # 1
-    """Below 80 % of every window."""
+    """Below 80 % of every window, and the gate is open."""
     HEALTH_WARNING: _Health.ValueType  # 2
-    """80 % to 95 % of some window."""
+    """80 % to 95 % of some window, or the gate probes."""
     HEALTH_CRITICAL: _Health.ValueType  # 3
-    """Above 95 % of some window."""
+    """Above 95 % of some window, or the gate is closed."""
 
 class Health(_Health, metaclass=_HealthEnumTypeWrapper):
     """How close an endpoint is to its limits."""
@@ -43,11 +43,11 @@ class Health(_Health, metaclass=_HealthEnumTypeWrapper):
 HEALTH_UNSPECIFIED: Health.ValueType  # 0
 """Never sent."""
 HEALTH_HEALTHY: Health.ValueType  # 1
-"""Below 80 % of every window."""
+"""Below 80 % of every window, and the gate is open."""
 HEALTH_WARNING: Health.ValueType  # 2
-"""80 % to 95 % of some window."""
+"""80 % to 95 % of some window, or the gate probes."""
 HEALTH_CRITICAL: Health.ValueType  # 3
-"""Above 95 % of some window."""
+"""Above 95 % of some window, or the gate is closed."""
 Global___Health: _TypeAlias = Health  # noqa: Y015
 
 class _UsageResult:
@@ -496,21 +496,29 @@ class GetRemainingCapacityResponse(_message.Message):
 
     WINDOWS_FIELD_NUMBER: _builtins.int
     REMAINING_FIELD_NUMBER: _builtins.int
+    GATE_FIELD_NUMBER: _builtins.int
     remaining: _builtins.int
-    """Output only. Calls that could be made now: the least remaining of all windows."""
+    """Output only. Calls that could be made now: the least remaining of all windows, 0 while the gate is closed. While it probes, one
+    permit at a time is given.
+    """
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___WindowCapacity]:
         """Output only. Every window, shortest first."""
+
+    @_builtins.property
+    def gate(self) -> Global___Gate:
+        """Output only. Whether upstream has refused a call, and until when none is made."""
 
     def __init__(
         self,
         *,
         windows: _abc.Iterable[Global___WindowCapacity] | None = ...,
         remaining: _builtins.int = ...,
+        gate: Global___Gate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gate", b"gate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["remaining", b"remaining", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gate", b"gate", "remaining", b"remaining", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -218,6 +218,12 @@ async def test_a_wrong_form(api: Api, code: str, reason: str, request_: Any) -> 
     assert (await refusal(method(request_)))[:2] == (code, reason)
 
 
+async def test_the_wrong_one_of_several_claims_is_named(api: Api) -> None:
+    for claim, field in ((lock("j", kind=""), "claims[1].kind"), (bundle_pb2.Claim(), "claims[1]")):
+        _, _, metadata = await refusal(api.bundle.AcquireBundle(acquire(permit(), claim)))
+        assert metadata["field"] == field
+
+
 async def test_a_wrong_release_or_renewal(api: Api, unchanged: Any) -> None:
     bundle, other = unchanged, NEVER
     token, right = bundle.locks[0].fencing_token, bundle.permits[0].permit_id

@@ -203,7 +203,7 @@ TOLD = [
     (
         None,
         outcomes.GateChanged(gate=Gate("e", closed_until=5 * SECOND, strikes=2)),
-        (pb.EVENT_TYPE_CLOSED, pb.SUBJECT_GATE, 0, "e", "", 0, "for 2s, 2 in a row"),
+        (pb.EVENT_TYPE_CLOSED, pb.SUBJECT_GATE, 0, "e", "", 0, "for 2s, 2 refusals in a row"),
     ),
     (
         None,

@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from coordd.core import views
 from coordd.core.limits import DAY, HOUR, MILLISECOND, MINUTE, SECOND
 from coordd.core.outcomes import Granted, Place, Reason, Refused
 from coordd.core.records import Booking, Engagement, Lock, Outcome, Permit, Reservation
@@ -166,6 +167,24 @@ def test_an_endpoints_health(used: int, health: rate_limit_pb2.Health.ValueType)
     assert status.health == health
     assert status.utilisation == used / 1000
     assert status.windows[0].remaining == max(0, 1000 - used)
+
+
+@pytest.mark.parametrize(
+    ("state", "health", "remaining"),
+    [
+        (views.GateState.OPEN, rate_limit_pb2.HEALTH_HEALTHY, 900),
+        (views.GateState.PROBING, rate_limit_pb2.HEALTH_WARNING, 900),
+        (views.GateState.CLOSED, rate_limit_pb2.HEALTH_CRITICAL, 0),
+    ],
+)
+def test_what_is_left_behind_a_closed_gate_is_nothing(
+    state: views.GateState, health: rate_limit_pb2.Health.ValueType, remaining: int
+) -> None:
+    seen = msgspec.structs.replace(limit_view(100), gate=views.GateView(state=state, opens_at=NOW + SECOND))
+    assert messages.endpoint_status(seen, NOW).health == health
+    left = messages.remaining_capacity(seen, NOW)
+    assert (left.remaining, left.windows[0].remaining) == (remaining, 900)
+    assert left.gate.opens_in.seconds == (state is not views.GateState.OPEN)
 
 
 def limit_view(used: int) -> LimitView:
