@@ -260,9 +260,11 @@ class Waits:
             return None
         component = self._components[waiter.command.__class__]
         blocked = self._blocked(waiter, now)
+        # One that can never be granted any more waits for its refusal only; nobody can say how long.
+        is_of_use = bool(blocked.key)
         return Place(
             position=self._queues.position(waiter.key, waiter.rank, now),
-            wait_ns=component.estimate(waiter.command, waiter.rank, blocked, now),
+            wait_ns=component.estimate(waiter.command, waiter.rank, blocked, now) if is_of_use else None,
             blocked_by=blocked.refused(0),
             times_out_at=waiter.times_out_at,
         )

@@ -600,7 +600,7 @@ class EverythingMonkey:
         retry_ns = None
         if said is not None and said != "soon":
             retry_ns = int(said) * SECOND if said.isdigit() else 2 * SECOND
-        elif any(left == 0 for left in _remaining(command.headers)):
+        elif _is_none_left(command.headers):
             retry_ns = 0
         self.judge.report(command, retry_ns, self.now)
 
@@ -1046,15 +1046,12 @@ class EverythingMonkey:
         assert machine.digest() == machine.digest()
 
 
-def _remaining(headers: Any) -> list[int]:
-    """Return what headers say is left, by the words of this monkey."""
-    found = []
-    for name, value in headers:
-        if name == "x-rate-limit-remaining":
-            found.append(int(value))
-        elif name == "RateLimit" and ";r=" in value:
-            found.append(int(value.split(";r=")[1].split(";")[0]))
-    return found
+def _is_none_left(headers: Any) -> bool:
+    """Whether headers say that nothing is left until a time, by the words of this monkey."""
+    said = dict(headers)
+    if said.get("x-rate-limit-remaining") == "0":
+        return bool(said["x-rate-limit-reset"])
+    return ";r=0;" in said.get("RateLimit", "")
 
 
 def _lasting(table: Table, rows: list[Row]) -> list[Row]:

@@ -286,6 +286,16 @@ def test_one_that_can_never_be_granted_any_more_is_refused(desk: Desk) -> None:
     assert (refusal.reason, refusal.subject) == (Reason.WINDOW_FULL, "search")
 
 
+def test_the_place_of_one_that_can_never_be_granted_any_more_has_no_estimate(desk: Desk) -> None:
+    desk.release(desk.lock("a", "w2"))
+    desk.lock("a", "w2")
+    waiter = wait(desk, lock(), units(3))
+    desk.do(UpdatePool(name="conns", capacity=2))
+    place = desk.machine.place(waiter, desk.now)
+    assert place is not None
+    assert (place.position, place.wait_ns, place.blocked_by.reason) == (1, None, Reason.UNITS_TAKEN)
+
+
 # ---- request ids
 
 
