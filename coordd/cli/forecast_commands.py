@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import click
 
+from coordd.cli.failure import ExitCode
 from coordd.cli.invocation import Command, Invocation, pass_invocation
 from coordd.cli.limit_commands import complete_endpoint
 from coordd.cli.printer import Column, Listing
@@ -45,7 +46,10 @@ def forecasts(invocation: Invocation, endpoint: str | None) -> None:
     request = rate_limit_pb2.GetSystemStatusRequest()
     answer = invocation.daemon.ask(invocation.daemon.rate_limit.GetSystemStatus, request)
     endpoints = [status for status in answer.endpoints if endpoint in {None, status.endpoint}]
+    if endpoint and not endpoints:
+        message = f"the endpoint {endpoint!r} is not configured; see 'coordctl limits'"
+        raise invocation.failure(message, ExitCode.ERROR)
     if invocation.as_json or not endpoints:
-        invocation.printer.rows(endpoints, (), none="no such endpoint" if endpoint else "no limits")
+        invocation.printer.rows(endpoints, (), none="no limits")
     else:
         invocation.printer.view(Listing(list(_rows(endpoints)), _FORECASTS))

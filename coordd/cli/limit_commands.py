@@ -232,7 +232,7 @@ def set_pool(
     """
     if [capacity is not None, bool(windows), unpin].count(True) != 1:
         raise click.UsageError(
-            "give --capacity for a pool that is held, or --window for one that refills, or --unpin"
+            "give one of --capacity for a pool that is held, --window for one that refills, or --unpin"
         )
     request = admin_pb2.UpdatePoolRequest(name=name, capacity=capacity or 0, windows=windows, unpin=unpin)
     with _advice_on_the_other_option("capacity" if capacity else "windows"):

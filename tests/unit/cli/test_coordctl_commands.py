@@ -648,7 +648,11 @@ def test_forecasts(daemon: ScriptedDaemon, run: Run) -> None:
         "search      -             -     -                -",
     ]
     assert len(lines(run("forecasts", "search").stdout)) == 2
-    assert run("forecasts", "unheard_of").stderr == "no such endpoint\n"
+    unknown = run("forecasts", "unheard_of")
+    assert unknown.exit_code == 4
+    assert unknown.stderr == (
+        "coordctl forecasts: the endpoint 'unheard_of' is not configured; see 'coordctl limits'\n"
+    )
     told = json.loads(run("forecasts", "--json").stdout)
     assert [row["endpoint"] for row in told] == ["post_tweet", "search"]
 
