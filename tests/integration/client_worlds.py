@@ -17,7 +17,7 @@ from coordd.v1 import admin_pb2
 from coordd_client import Client, Config, HeldLock, HeldPermit, HeldReservation, Queued
 from coordd_client.messages import Method, ReplyT, RequestT
 from coordd_client.testing import InMemoryDaemon
-from coordd_client.transport import GrpcTransport
+from coordd_client.transport import Clock, GrpcTransport
 
 Question = Callable[[], Awaitable[bool]]
 
@@ -83,8 +83,8 @@ class RealWorld:
         self.api = Api(self._channel)
         stack.push_async_callback(self._channel.close)
 
-    def client(self, worker: str) -> Client:
-        return _closed_by(self._stack, Client(self.address, worker=worker, config=PATIENT))
+    def client(self, worker: str, clock: Clock | None = None) -> Client:
+        return _closed_by(self._stack, Client(self.address, worker=worker, config=PATIENT, clock=clock))
 
     async def until(self, is_so: Question) -> None:
         async def ask() -> bool:
@@ -120,6 +120,30 @@ class DoubleWorld:
 
     async def force_release(self, grant_id: int) -> None:
         self._double.force_release(grant_id)
+
+
+class SteppedClock:
+    """A client's time that moves by steps, so that no lease is lost to a machine that is busy."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._moved = asyncio.Event()
+
+    def now(self) -> float:
+        """See Clock."""
+        return self._now_s
+
+    async def sleep(self, duration_s: float) -> None:
+        """See Clock."""
+        until_s = self._now_s + duration_s
+        while self._now_s < until_s:
+            await self._moved.wait()
+
+    def advance(self, duration_s: float) -> None:
+        """Move on; whoever has slept long enough wakes up."""
+        self._now_s += duration_s
+        self._moved.set()
+        self._moved = asyncio.Event()
 
 
 def _closed_by(stack: AsyncExitStack, client: Client) -> Client:

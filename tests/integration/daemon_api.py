@@ -133,18 +133,28 @@ class Api:
 
 
 class TimeSource:
-    """Gives the daemon its monotonic time, until it is stopped."""
+    """Gives the daemon its monotonic time; stopped, it moves only as told, however busy the machine is."""
 
     def __init__(self) -> None:
         self._stopped_ns: int | None = None
+        self._behind_ns = 0
 
     def __call__(self) -> int:
         """Return the time in ns."""
-        return time.monotonic_ns() if self._stopped_ns is None else self._stopped_ns
+        return time.monotonic_ns() - self._behind_ns if self._stopped_ns is None else self._stopped_ns
 
     def stop(self) -> None:
         """Let time stand still from now on."""
-        self._stopped_ns = time.monotonic_ns()
+        self._stopped_ns = self()
+
+    def advance(self, seconds: float) -> None:
+        """Move the time that stands still. What falls due is done with the next call."""
+        self._stopped_ns = self() + round(seconds * SECOND)
+
+    def go_on(self) -> None:
+        """Let time pass again, from where it stands."""
+        self._behind_ns = time.monotonic_ns() - self()
+        self._stopped_ns = None
 
 
 @asynccontextmanager

@@ -28,6 +28,7 @@ from coordd_client import (
 )
 
 WAIT_S = 60.0
+TTL_S = 2.0
 
 
 @pytest.fixture(params=["daemon", "double"])
@@ -187,7 +188,7 @@ async def test_a_wait_that_is_cancelled_or_over_leaves_nothing(world: World) -> 
 
 async def test_a_bundle_renews_itself(world: World) -> None:
     client = world.client("w1")
-    async with client.bundle(*everything(ttl=0.3)) as bundle:
+    async with client.bundle(*everything(ttl=TTL_S)) as bundle:
         granted_left_s = bundle.left_s
 
         async def has_been_renewed() -> bool:
@@ -196,14 +197,14 @@ async def test_a_bundle_renews_itself(world: World) -> None:
             return status.lock.expires_at > bundle.lock.grant.expires_at
 
         await world.until(has_been_renewed)
-        assert granted_left_s <= 0.3
+        assert granted_left_s <= TTL_S
     assert (await free(client))[0] is ItemState.DONE
 
 
 async def test_one_lost_lease_ends_the_block_and_gives_the_rest_back(world: World) -> None:
     client = world.client("w1")
     hold = Hold(
-        client.bundle, lock("a", kind="analysis"), lock("i", kind="analysis", ttl=0.3), units("slot", 2)
+        client.bundle, lock("a", kind="analysis"), lock("i", kind="analysis", ttl=TTL_S), units("slot", 2)
     )
     bundle = await hold.granted()
     await world.force_release(bundle.locks[1].fencing_token)
@@ -217,7 +218,7 @@ async def test_one_lost_lease_ends_the_block_and_gives_the_rest_back(world: Worl
 
 async def test_an_operator_takes_all_of_a_bundle(world: World) -> None:
     client = world.client("w1")
-    hold = Hold(client.bundle, lock("i", kind="analysis", ttl=0.3), units("slot", 2))
+    hold = Hold(client.bundle, lock("i", kind="analysis", ttl=TTL_S), units("slot", 2))
     bundle = await hold.granted()
     await world.force_release(bundle.bundle_id)
     await world.until(hold.has_ended)

@@ -8,7 +8,15 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from client_worlds import PATIENT, SCENARIO_CONFIG, Hold, RealWorld, RecordingTransport, RestartableDaemon
+from client_worlds import (
+    PATIENT,
+    SCENARIO_CONFIG,
+    Hold,
+    RealWorld,
+    RecordingTransport,
+    RestartableDaemon,
+    SteppedClock,
+)
 from daemon_api import BIN
 
 from coordd.v1 import admin_pb2
@@ -24,6 +32,8 @@ from coordd_client import (
 )
 
 TTL_S = 1.0
+# More than a test can last.
+LONG_TTL_S = 600.0
 WAIT_S = 50.0
 RENEW = "/coordd.v1.EngagementService/RenewLock"
 # Gives up soon, where nobody is there.
@@ -150,8 +160,9 @@ async def test_a_draining_daemon_is_asked_again_until_it_grants(world: RealWorld
 
 
 async def test_coordctl_force_release_stops_the_work(daemon: RestartableDaemon, world: RealWorld) -> None:
-    client, other = world.client("w1"), world.client("w2")
-    hold = Hold(client.lock, "i", kind="analysis", ttl=TTL_S)
+    clock = SteppedClock()
+    client, other = world.client("w1", clock), world.client("w2")
+    hold = Hold(client.lock, "i", kind="analysis", ttl=LONG_TTL_S)
     token = (await hold.granted()).fencing_token
     wait = Hold(other.lock, "i", kind="analysis", wait=WAIT_S)
     await wait.queued(1)
@@ -161,6 +172,7 @@ async def test_coordctl_force_release_stops_the_work(daemon: RestartableDaemon, 
     await coordctl.communicate()
     assert coordctl.returncode == 0
     assert (await wait.granted()).fencing_token > token
+    clock.advance(LONG_TTL_S / 3)
     assert isinstance(await hold.failure(), LeaseLost)
     assert hold.was_cancelled
     latest = await client.has_recent_engagement("i")
@@ -170,34 +182,42 @@ async def test_coordctl_force_release_stops_the_work(daemon: RestartableDaemon, 
 
 
 async def test_renewal_stops_with_the_block(world: RealWorld) -> None:
+    clock = SteppedClock()
     transport = RecordingTransport(world.address)
     witness = RecordingTransport(world.address)
+
+    async def renew(*who: RecordingTransport) -> None:
+        before = [each.paths.count(RENEW) for each in who]
+        clock.advance(LONG_TTL_S / 3)
+
+        async def have_renewed() -> bool:
+            return all(each.paths.count(RENEW) > count for each, count in zip(who, before, strict=True))
+
+        await world.until(have_renewed)
+
     async with (
-        Client(worker="w1", transport=transport) as client,
-        Client(worker="w2", transport=witness) as other,
-        other.lock("other", kind="analysis", ttl=0.3),
+        Client(worker="w1", transport=transport, clock=clock) as client,
+        Client(worker="w2", transport=witness, clock=clock) as other,
+        other.lock("other", kind="analysis", ttl=LONG_TTL_S),
     ):
-
-        async def has_renewed(by: RecordingTransport, times: int) -> None:
-            async def is_so() -> bool:
-                return by.paths.count(RENEW) >= times
-
-            await world.until(is_so)
-
-        async with client.lock("i", kind="analysis", ttl=0.3):
-            await has_renewed(transport, 2)
+        async with client.lock("i", kind="analysis", ttl=LONG_TTL_S):
+            await renew(transport, witness)
+            await renew(transport, witness)
         renewed = transport.paths.count(RENEW)
-        await has_renewed(witness, witness.paths.count(RENEW) + 4)
+        for _ in range(4):
+            await renew(witness)
         assert transport.paths.count(RENEW) == renewed
 
 
 async def test_work_stops_before_a_lease_that_nobody_answers_for_can_end(
     daemon: RestartableDaemon, world: RealWorld
 ) -> None:
-    hold = Hold(world.client("w1").lock, "i", kind="analysis", ttl=TTL_S)
-    await hold.granted()
+    clock = SteppedClock()
+    hold = Hold(world.client("w1", clock).lock, "i", kind="analysis", ttl=TTL_S)
+    held = await hold.granted()
     os.kill(daemon.pid, signal.SIGSTOP)
     try:
+        clock.advance(0.95 * held.left_s)
         failure = await hold.failure()
         assert isinstance(failure, LeaseLost)
         assert hold.was_cancelled

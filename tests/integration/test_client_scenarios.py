@@ -38,7 +38,7 @@ from coordd_client import (
     WaitTimeout,
 )
 
-TTL_S = 0.3
+TTL_S = 2.0
 WAIT_S = 60.0
 # Long enough that nothing is renewed while a scenario lasts.
 LONG_TTL_S = 3600.0
@@ -411,7 +411,7 @@ async def test_a_lease_outlives_its_ttl_while_its_block_lasts_and_no_longer(worl
             held = (await client.get_lock("i")).lock
             assert held is not None
             assert held.fencing_token == lock.fencing_token
-            return (held.expires_at - held.granted_at).total_seconds() > 3 * TTL_S
+            return (held.expires_at - held.granted_at).total_seconds() > 2 * TTL_S
 
         await world.until(is_renewed)
         assert lock.left_s > 0
@@ -427,7 +427,7 @@ async def test_a_reservation_outlives_its_ttl_while_its_block_lasts(world: World
         async def is_renewed() -> bool:
             [view] = [each async for each in client.reservations(type="memory")]
             assert view.reservation_id == held.reservation_id
-            return (view.expires_at - view.granted_at).total_seconds() > 3 * TTL_S
+            return (view.expires_at - view.granted_at).total_seconds() > 2 * TTL_S
 
         await world.until(is_renewed)
     assert [each async for each in client.reservations()] == []
@@ -843,7 +843,7 @@ async def test_a_session_keeps_short_leases_and_hears_what_is_taken(world: World
             async def is_kept() -> bool:
                 held = (await client.get_lock("i")).lock
                 assert held is not None
-                return (held.expires_at - first).total_seconds() > 2 * TTL_S
+                return (held.expires_at - first).total_seconds() > TTL_S
 
             await world.until(is_kept)
         holder = Hold(client.reservation, "slot", ttl=LONG_TTL_S)

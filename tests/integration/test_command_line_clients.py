@@ -114,7 +114,7 @@ async def test_grpcurl_shows_what_is_wrong(process: DaemonProcess) -> None:
 
 
 async def test_grpcurl_waits_for_a_lock(process: DaemonProcess) -> None:
-    await grpcurl(process, "coordd.v1.EngagementService/RequestLock", LOCK | {"ttl": "1s"})
+    await grpcurl(process, "coordd.v1.EngagementService/RequestLock", LOCK | {"ttl": "3s"})
     wait = LOCK | {"worker": "w2", "wait_timeout": "10s"}
     code, [first, *_, last], _ = await grpcurl(process, "coordd.v1.EngagementService/AwaitLock", wait)
     assert code == 0

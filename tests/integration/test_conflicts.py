@@ -2,15 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from daemon_api import CONFIG, DEADLINE_S, Api, DaemonProcess, refusal, until
+from client_worlds import Hold, SteppedClock
+from daemon_api import CONFIG, DEADLINE_S, Api, DaemonProcess, TimeSource, refusal, until
 
-from coordd.config import load
 from coordd.server import Daemon
 from coordd.v1 import admin_pb2 as pb
 from coordd.v1 import common_pb2, engagement_pb2, reservation_pb2
@@ -49,14 +48,6 @@ def config(tmp_path: Path) -> Path:
     file = tmp_path / "coordd.toml"
     file.write_text(CONFIG.format(address="127.0.0.1:0", path=tmp_path / "data" / "coordd.db") + MORE)
     return file
-
-
-@pytest.fixture
-async def daemon(config: Path) -> AsyncIterator[Daemon]:
-    daemon = Daemon(load(config, {}))
-    await daemon.start()
-    yield daemon
-    await daemon.stop(0)
 
 
 async def opened(api: Api, count: int = 1) -> list[Any]:
@@ -153,15 +144,17 @@ async def test_a_broken_decision_is_refused(api: Api, fields: dict[str, Any], re
     assert (await refusal(api.admin.ResolveEscalation(pb.ResolveEscalationRequest(**request))))[1] == reason
 
 
-async def test_a_preempted_lock_is_renewed_to_its_end_then_dead(api: Api) -> None:
+async def test_a_preempted_lock_is_renewed_to_its_end_then_dead(api: Api, time_source: TimeSource) -> None:
     lock = await api.lock()
     waiting = api.await_lock("w2", on_conflict=ESCALATE)
     [escalation] = await opened(api)
+    time_source.stop()
     await resolve(api, escalation.escalation_id, pb.DECISION_PREEMPT)
     renew = engagement_pb2.RenewLockRequest(item="i", worker="w1", fencing_token=lock.fencing_token)
     renewed = (await api.engagement.RenewLock(renew)).lock
     assert renewed.preempted
-    assert renewed.expires_in.ToNanoseconds() <= 200_000_000
+    assert renewed.expires_in.ToNanoseconds() == 200_000_000
+    time_source.go_on()
     granted = (await last(waiting)).granted
     assert granted.fencing_token > lock.fencing_token
     assert (await refusal(api.engagement.RenewLock(renew)))[1] == "LEASE_LOST"
@@ -216,13 +209,16 @@ async def test_an_open_escalation_outlives_a_restart(config: Path) -> None:
 # -- the Python client ---------------------------------------------------------------------------------------
 
 
-async def test_a_coordination_worker_decides_by_itself(daemon: Daemon) -> None:
+async def test_a_coordination_worker_decides_by_itself(
+    api: Api, daemon: Daemon, time_source: TimeSource
+) -> None:
     heard: list[float] = []
+    clock = SteppedClock()
     began, lost = asyncio.Event(), asyncio.Event()
 
     async def hold(client: Client) -> None:
         with contextlib.suppress(LeaseLost):
-            async with client.lock("tweet:1", kind="analysis", ttl=0.3, on_preempted=heard.append) as lock:
+            async with client.lock("tweet:1", kind="analysis", ttl=60, on_preempted=heard.append) as lock:
                 began.set()
                 await asyncio.Event().wait()
                 assert lock
@@ -231,21 +227,36 @@ async def test_a_coordination_worker_decides_by_itself(daemon: Daemon) -> None:
 
     async with (
         Client(daemon.address, worker="boss") as boss,
-        Client(daemon.address, worker="w1") as holder,
+        Client(daemon.address, worker="w1", clock=clock) as holder,
         Client(daemon.address, worker="w2") as waiter,
         asyncio.timeout(DEADLINE_S),
     ):
         deciding = asyncio.create_task(coordinator.coordinate(boss))
         holding = asyncio.create_task(hold(holder))
         await began.wait()
-        async with waiter.lock("tweet:1", kind="urgent", wait=DEADLINE_S, priority=Priority.CRITICAL) as lock:
-            assert lock.fencing_token
-            await lost.wait()
+        time_source.stop()
+        waiting = Hold(waiter.lock, "tweet:1", kind="urgent", wait=DEADLINE_S, priority=Priority.CRITICAL)
+
+        async def is_decided() -> bool:
+            request = engagement_pb2.GetLockRequest(item="tweet:1")
+            return bool((await api.engagement.GetLock(request)).lock.preempted)
+
+        async def has_heard() -> bool:
+            # A call, so that the clients within this process go on.
+            return await is_decided() and bool(heard)
+
+        await until(is_decided)
+        clock.advance(20)
+        await until(has_heard)
+        time_source.go_on()
+        clock.advance(1)
+        await lost.wait()
+        await waiting.granted()
+        await waiting.end()
         await holding
         deciding.cancel()
         await asyncio.gather(deciding, return_exceptions=True)
-    assert len(heard) == 1
-    assert 0 < heard[0] <= 0.3
+    assert heard == [pytest.approx(0.2)]
 
 
 async def test_the_client_asks_decides_and_is_told_why_not(daemon: Daemon) -> None:
@@ -282,7 +293,9 @@ async def test_the_client_asks_decides_and_is_told_why_not(daemon: Daemon) -> No
             await asking
 
 
-async def test_a_blocking_client_hears_of_it_when_it_renews(api: Api, daemon: Daemon) -> None:
+async def test_a_blocking_client_hears_of_it_when_it_renews(
+    api: Api, daemon: Daemon, time_source: TimeSource
+) -> None:
     heard: list[float] = []
 
     def work(loop: asyncio.AbstractEventLoop) -> bool:
@@ -291,9 +304,11 @@ async def test_a_blocking_client_hears_of_it_when_it_renews(api: Api, daemon: Da
             with contextlib.suppress(LeaseLost), lock:
                 waiting = asyncio.run_coroutine_threadsafe(ask(), loop)
                 escalation = next(client.watch_escalations())
+                time_source.stop()
                 client.resolve_escalation(escalation.escalation_id, Decision.PREEMPT)
                 lock.renew()
                 lock.renew()
+                time_source.go_on()
                 waiting.result(DEADLINE_S)
             return lock.is_preempted
 

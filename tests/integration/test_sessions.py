@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from client_worlds import PATIENT, SCENARIO_CONFIG, RealWorld, RestartableDaemon
-from daemon_api import BIN, DEADLINE_S, Api, DaemonProcess, length, rest, stream_refusal, until
+from daemon_api import BIN, DEADLINE_S, Api, DaemonProcess, TimeSource, length, rest, stream_refusal, until
 
 from coordd.core.outcomes import CapacityChanged, GateChanged, LeasesExpiring, Preempted
 from coordd.core.records import Gate
@@ -161,26 +161,26 @@ async def test_one_worker_one_stream(api: Api) -> None:
     assert [each.fencing_token for each in await locks(api)] == [lock.fencing_token]
 
 
-async def test_a_session_that_is_not_kept_is_warned_and_then_over(api: Api) -> None:
+async def test_a_session_that_is_not_kept_is_warned_and_then_over(api: Api, time_source: TimeSource) -> None:
+    async def pass_(seconds: float) -> None:
+        time_source.advance(seconds)
+        await api.admin.GetStatus(admin_pb2.GetStatusRequest())
+
+    time_source.stop()
     stream, registered = await api.connect(ttl=length(2))
     # Ends after two thirds of it, and before it does.
     lock = await api.lock(ttl=length(1.4))
-    told = [event async for event in _until_failure(stream)]
-    assert [event.WhichOneof("message") for event in told[:-1]] == ["expiry_warning", "revocation"]
-    warning, revocation = told[0].expiry_warning, told[1].revocation
+    await pass_(1.35)
+    warning = (await stream.read()).expiry_warning
     assert list(warning.ids) == [lock.fencing_token]
-    assert 0 < warning.expires_in.ToNanoseconds() < warning.session_expires_in.ToNanoseconds() < 2 * 10**9
+    assert (warning.expires_in, warning.session_expires_in) == (length(0.05), length(0.65))
+    await pass_(0.1)
+    revocation = (await stream.read()).revocation
     assert (revocation.id, revocation.name) == (lock.fencing_token, "i")
     assert revocation.reason == pb.REVOCATION_REASON_EXPIRED
-    assert told[-1] == ("FAILED_PRECONDITION", "SESSION_LOST", {"id": str(registered.session_id)})
-
-
-async def _until_failure(stream: Any) -> AsyncIterator[Any]:
-    try:
-        async for event in rest(stream):
-            yield event
-    except grpc.aio.AioRpcError:
-        yield await stream_refusal(stream)
+    await pass_(0.6)
+    lost = await stream_refusal(stream)
+    assert lost == ("FAILED_PRECONDITION", "SESSION_LOST", {"id": str(registered.session_id)})
 
 
 # ---- what it is told
@@ -426,8 +426,8 @@ async def test_a_client_whose_process_dies_leaves_its_session_to_its_time(
         "import asyncio, sys\n"
         "from coordd_client import Client\n"
         "async def main():\n"
-        "    async with Client(sys.argv[1], worker='w1') as client, client.session(ttl=1):\n"
-        "        async with client.lock('i', kind='analysis', ttl=2):\n"
+        "    async with Client(sys.argv[1], worker='w1') as client, client.session(ttl=3):\n"
+        "        async with client.lock('i', kind='analysis', ttl=4):\n"
         "            print('held', flush=True)\n"
         "            await asyncio.Event().wait()\n"
         "asyncio.run(main())\n"
@@ -478,7 +478,7 @@ async def test_a_preempted_block_has_its_grace_and_loses_to_the_waiter(world: Re
 async def _hold_until_preempted(world: RealWorld, holder: Client, told: list[Revoked]) -> None:
     admin = world.api.admin
     escalations = admin.WatchEscalations(admin_pb2.WatchEscalationsRequest(), timeout=DEADLINE_S)
-    async with holder.lock("i", kind="analysis", ttl=1) as held:
+    async with holder.lock("i", kind="analysis", ttl=2) as held:
         on_conflict = common_pb2.ON_CONFLICT_ESCALATE
         wait = world.api.await_lock("w2", on_conflict=on_conflict)
         escalation = (await escalations.read()).escalation
@@ -512,13 +512,13 @@ async def _granted(wait: Any) -> Any:
 
 async def test_a_bundle_is_kept_and_hears_that_it_is_taken(world: RealWorld) -> None:
     client = world.client("w1")
-    claims = (lock("i", kind="analysis", ttl=1), reservation("slot", ttl=1))
+    claims = (lock("i", kind="analysis", ttl=2), reservation("slot", ttl=2))
     async with client.session():
         async with client.bundle(*claims) as bundle:
             begun = asyncio.get_running_loop().time()
 
             async def has_passed() -> bool:
-                return asyncio.get_running_loop().time() > begun + 2.5
+                return asyncio.get_running_loop().time() > begun + 3
 
             await world.until(has_passed)
             assert bundle.left_s > 0
@@ -538,14 +538,14 @@ async def test_short_leases_are_kept_by_one_keepalive(world: RealWorld) -> None:
     client = world.client("w1")
     async with client.session(), AsyncExitStack() as stack:
         blocks = [
-            await stack.enter_async_context(client.lock(f"i{number}", kind="analysis", ttl=1))
+            await stack.enter_async_context(client.lock(f"i{number}", kind="analysis", ttl=2))
             for number in range(20)
         ]
         begun = asyncio.get_running_loop().time()
 
         async def has_passed() -> bool:
             assert all(block.left_s > 0 for block in blocks)
-            return asyncio.get_running_loop().time() > begun + 2.5
+            return asyncio.get_running_loop().time() > begun + 3
 
         await world.until(has_passed)
     stats = await client.engagement_stats()

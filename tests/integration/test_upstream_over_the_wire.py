@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
-from daemon_api import DEADLINE_S, Api, DaemonProcess, rest
+from daemon_api import DEADLINE_S, Api, DaemonProcess, TimeSource, rest
 
 from coordd.server import Daemon
 from coordd.v1 import admin_pb2, common_pb2
@@ -157,7 +157,8 @@ async def test_a_refusal_closes_the_gate_for_everybody_and_watchers_see_it(api: 
     events.cancel()
 
 
-async def test_a_waiter_is_told_of_the_gate_and_probes_it(api: Api) -> None:
+async def test_a_waiter_is_told_of_the_gate_and_probes_it(api: Api, time_source: TimeSource) -> None:
+    time_source.stop()
     await record(api, await api.permit("ietf"), 429, {})
     streams = [
         api.rate_limit.AwaitPermit(pb.AwaitPermitRequest(endpoint="ietf", worker=worker), timeout=DEADLINE_S)
@@ -168,6 +169,7 @@ async def test_a_waiter_is_told_of_the_gate_and_probes_it(api: Api) -> None:
     assert first.queued.estimated_wait.ToMilliseconds() <= 200
     assert (await streams[1].read()).queued.blocked_by.reason == common_pb2.REFUSAL_REASON_GATE
 
+    time_source.go_on()
     probe = [event async for event in rest(streams[0])][-1].granted
     assert (await status(api, "ietf")).gate.state == pb.GATE_STATE_PROBING
     await record(api, probe, 200, {})

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
-from daemon_api import Api, length, rest, stream_refusal, until
+from daemon_api import Api, TimeSource, length, rest, stream_refusal, until
 
 from coordd.v1 import admin_pb2, common_pb2, engagement_pb2, rate_limit_pb2, reservation_pb2
 
@@ -227,13 +227,15 @@ async def test_units_wait_for_their_pool_and_large_requests_are_not_overtaken(ap
     assert (await granted(small)).units == 1
 
 
-async def test_permits_wait_for_their_window(api: Api) -> None:
+async def test_permits_wait_for_their_window(api: Api, time_source: TimeSource) -> None:
+    time_source.stop()
     await api.permit("brief", permits=2)
     stream = api.rate_limit.AwaitPermit(rate_limit_pb2.AwaitPermitRequest(endpoint="brief", worker="w2"))
     place = await queued(stream, 1)
     assert place.blocked_by.reason == common_pb2.REFUSAL_REASON_WINDOW_FULL
     assert place.blocked_by.window.ToSeconds() == 1
     assert place.HasField("estimated_wait")
+    time_source.go_on()
     assert (await granted(stream)).worker == "w2"
 
 
