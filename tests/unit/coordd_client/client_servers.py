@@ -12,6 +12,7 @@ from grpc_status import rpc_status
 
 from coordd.v1 import admin_pb2, bundle_pb2, engagement_pb2, rate_limit_pb2, reservation_pb2, session_pb2
 from coordd_client import Config
+from coordd_client.testing._timeline import Timeline
 
 METHODS: dict[str, MethodDescriptor] = {
     method.name: method
@@ -138,3 +139,8 @@ def lock(token: int = 7, *, expires_in_s: float = 900.0, **fields: Any) -> engag
     granted = engagement_pb2.Lock(item="tweet:1", kind="reply", worker="w1", fencing_token=token, **fields)
     granted.expires_in.FromNanoseconds(round(expires_in_s * 1e9))
     return granted
+
+
+def stepped_clock() -> Timeline:
+    """Returns a client's time that moves by steps, so that no lease is lost to a machine that is busy."""
+    return Timeline(lambda: None)

@@ -1,12 +1,12 @@
 """Escalations and preemptions, as the client sees them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
 import pytest
-from client_servers import FAST, ScriptedServer, fail, lock, reply
+from client_servers import FAST, ScriptedServer, fail, lock, reply, stepped_clock
 
 from coordd.v1 import admin_pb2, bundle_pb2, reservation_pb2
 from coordd.v1 import engagement_pb2 as pb
@@ -23,6 +23,7 @@ from coordd_client import (
     claims,
     testing,
 )
+from coordd_client.testing._timeline import Timeline
 
 _Code = grpc.StatusCode
 
@@ -118,59 +119,65 @@ async def test_what_is_no_decision_is_not_sent(server: ScriptedServer) -> None:
     assert not server.calls
 
 
-async def _lost(block: Any) -> None:
-    with pytest.raises(LeaseLost):
+async def _lost(clock: Timeline, take: Callable[..., Any], *args: Any, **options: Any) -> None:
+    heard: list[float] = []
+    has_heard = asyncio.Event()
+
+    def hear(left_s: float) -> None:
+        heard.append(left_s)
+        has_heard.set()
+
+    block = take(*args, **options, on_preempted=hear)
+
+    async def hold() -> None:
         async with block:
+            await clock.advance(100)
+            await has_heard.wait()
+            await clock.advance(200)
             await asyncio.Event().wait()
+
+    with pytest.raises(LeaseLost):
+        await hold()
     assert block.is_preempted
+    assert len(heard) == 1
+    assert 0 < heard[0] <= 200
 
 
 async def test_a_renewal_that_says_so_ends_the_block_in_time_and_tells_it_once(
     server: ScriptedServer,
 ) -> None:
-    heard: list[float] = []
-    server.answers["RequestLock"] = reply(pb.RequestLockResponse(granted=lock(expires_in_s=0.3)))
-    server.answers["RenewLock"] = reply(pb.RenewLockResponse(lock=lock(expires_in_s=0.2, preempted=True)))
-    async with Client(server.address, worker="w1", config=FAST) as client:
-        await _lost(client.lock("tweet:1", kind="reply", on_preempted=heard.append))
+    clock = stepped_clock()
+    server.answers["RequestLock"] = reply(pb.RequestLockResponse(granted=lock(expires_in_s=300)))
+    server.answers["RenewLock"] = reply(pb.RenewLockResponse(lock=lock(expires_in_s=200, preempted=True)))
+    async with Client(server.address, worker="w1", config=FAST, clock=clock) as client:
+        await _lost(clock, client.lock, "tweet:1", kind="reply")
     assert server.names == ["RequestLock", "RenewLock"]
-    assert len(heard) == 1
-    assert 0 < heard[0] <= 0.2
 
 
 async def test_so_does_that_of_a_reservation_and_of_a_bundle(server: ScriptedServer) -> None:
-    def held(s: float, **more: Any) -> reservation_pb2.Reservation:
+    def held(s: int, **more: Any) -> reservation_pb2.Reservation:
         return reservation_pb2.Reservation(
-            reservation_id=5, type="slot", worker="w1", expires_in={"nanos": round(s * 1e9)}, **more
+            reservation_id=5, type="slot", worker="w1", expires_in={"seconds": s}, **more
         )
 
-    async def answer(request: Any, context: Any) -> Any:  # noqa: ARG001
-        bundle = bundle_pb2.Bundle(
-            bundle_id=7,
-            worker="w1",
-            reservations=[held(0.2, preempted=True)],
-            expires_in={"nanos": 200_000_000},
+    def bundle(s: int, **more: Any) -> bundle_pb2.Bundle:
+        return bundle_pb2.Bundle(
+            bundle_id=7, worker="w1", reservations=[held(s, **more)], expires_in={"seconds": s}
         )
-        return bundle_pb2.RenewBundleResponse(bundle=bundle)
 
+    clock = stepped_clock()
     server.answers |= {
-        "ReserveResource": reply(reservation_pb2.ReserveResourceResponse(granted=held(0.3))),
+        "ReserveResource": reply(reservation_pb2.ReserveResourceResponse(granted=held(300))),
         "RenewReservation": reply(
-            reservation_pb2.RenewReservationResponse(reservation=held(0.2, preempted=True))
+            reservation_pb2.RenewReservationResponse(reservation=held(200, preempted=True))
         ),
-        "AcquireBundle": reply(
-            bundle_pb2.AcquireBundleResponse(
-                granted=bundle_pb2.Bundle(
-                    bundle_id=7, worker="w1", reservations=[held(0.3)], expires_in={"nanos": 300_000_000}
-                )
-            )
-        ),
-        "RenewBundle": answer,
+        "AcquireBundle": reply(bundle_pb2.AcquireBundleResponse(granted=bundle(300))),
+        "RenewBundle": reply(bundle_pb2.RenewBundleResponse(bundle=bundle(200, preempted=True))),
         "ReleaseBundle": reply(bundle_pb2.ReleaseBundleResponse()),
     }
-    async with Client(server.address, worker="w1", config=FAST) as client:
-        await _lost(client.reservation("slot"))
-        await _lost(client.bundle(claims.units("slot", 1)))
+    async with Client(server.address, worker="w1", config=FAST, clock=clock) as client:
+        await _lost(clock, client.reservation, "slot")
+        await _lost(clock, client.bundle, claims.units("slot", 1))
 
 
 async def test_the_double_denies_too() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
-from client_servers import FAST, ScriptedServer, fail, lock, reply
+from client_servers import FAST, ScriptedServer, fail, lock, reply, stepped_clock
 
 from coordd.v1 import engagement_pb2 as pb
 from coordd.v1 import reservation_pb2
@@ -40,25 +40,28 @@ async def test_a_lease_is_renewed_at_a_third_with_jitter_and_never_after_the_blo
 
 async def test_no_renewal_follows_a_release(server: ScriptedServer):
     renewed = asyncio.Event()
+    clock = stepped_clock()
 
     async def renew(request: Any, context: Any) -> pb.RenewLockResponse:  # noqa: ARG001
         renewed.set()
-        return pb.RenewLockResponse(lock=lock(expires_in_s=0.15))
+        return pb.RenewLockResponse(lock=lock(expires_in_s=60))
 
-    server.answers["RequestLock"] = reply(pb.RequestLockResponse(granted=lock(expires_in_s=0.15)))
+    server.answers["RequestLock"] = reply(pb.RequestLockResponse(granted=lock(expires_in_s=60)))
     server.answers["RenewLock"] = renew
-    async with Client(server.address, worker="w1", config=FAST) as client:
+    async with Client(server.address, worker="w1", config=FAST, clock=clock) as client:
         for _ in range(5):
             renewed.clear()
             async with client.lock("tweet:1", kind="reply") as held:
+                await clock.advance(20)
                 await renewed.wait()
-                assert 0 < held.left_s <= 0.15
+                assert 0 < held.left_s <= 60
             assert server.names[-1] == "ReleaseLock"
         assert not [task for task in asyncio.all_tasks() if "Keeper" in repr(task)]
 
 
 async def test_a_renewal_under_way_is_stopped_with_the_block(server: ScriptedServer):
     begun, stopped = asyncio.Event(), asyncio.Event()
+    clock = stepped_clock()
 
     async def renew(request: Any, context: Any) -> None:  # noqa: ARG001
         begun.set()
@@ -67,12 +70,13 @@ async def test_a_renewal_under_way_is_stopped_with_the_block(server: ScriptedSer
         finally:
             stopped.set()
 
-    server.answers["RequestLock"] = reply(pb.RequestLockResponse(granted=lock(expires_in_s=3.0)))
+    server.answers["RequestLock"] = reply(pb.RequestLockResponse(granted=lock(expires_in_s=60)))
     server.answers["RenewLock"] = renew
     async with (
-        Client(server.address, worker="w1", config=FAST) as client,
+        Client(server.address, worker="w1", config=FAST, clock=clock) as client,
         client.lock("tweet:1", kind="reply"),
     ):
+        await clock.advance(20)
         await begun.wait()
     await stopped.wait()
     assert server.names == ["RequestLock", "RenewLock", "ReleaseLock"]
@@ -273,7 +277,7 @@ async def test_another_error_of_a_cancelled_block_goes_first_with_a_note(daemon:
 
 async def test_units_that_cannot_be_renewed_are_used_in_time_or_lost(server: ScriptedServer):
     granted = reservation_pb2.Reservation(reservation_id=9, type="api_quota", worker="w1")
-    granted.expires_in.FromMilliseconds(300)
+    granted.expires_in.FromMilliseconds(2_000)
 
     async def refuse(request: Any, context: Any) -> None:  # noqa: ARG001
         await fail(context, _Code.INVALID_ARGUMENT, "NOT_RENEWABLE")

@@ -25,7 +25,7 @@ from coordd_client import (
 )
 from coordd_client.messages import duration
 
-IMPATIENT = Config(call_timeout_s=0.2, backoff_s=0.005, backoff_max_s=0.02)
+IMPATIENT = Config(call_timeout_s=1, backoff_s=0.005, backoff_max_s=0.02)
 
 
 class Script:
