@@ -19,7 +19,6 @@ from coordd.core.outcomes import Booked, BookingCancelled, Reason, Refused
 from coordd.core.queues import Queues, Rank
 from coordd.core.records import Booking, Table
 from coordd.core.rules import CRITICAL, Rules, spell_length
-from coordd.core.window_blocks import check_count
 
 
 class Bookings:
@@ -41,7 +40,7 @@ class Bookings:
         """Book the earliest time, after those in the queue who go before."""
         limit = limit_of(self._limits, command.endpoint)
         windows = limit.windows
-        check_count(limit.name, command.count, windows, limit.headroom, command.priority)
+        limit.blocks.check_count(command.count, command.priority)
         if len(windows.bookings) >= BOOKINGS_PER_LIMIT_MAX:
             raise ResourceExhausted(
                 "TOO_MANY_BOOKINGS",

@@ -138,6 +138,11 @@ class Bundles:
 
     # -- Observer --------------------------------------------------------------------------------------------
 
+    @property
+    def counts_arrivals(self) -> bool:
+        """See `Observer.counts_arrivals`."""
+        return self._rate_limits.counts_arrivals
+
     def arrived(self, command: AcquireBundle, now: int) -> None:
         """See `Observer.arrived`: its permits are demand like any other."""
         for claim in command.permits:

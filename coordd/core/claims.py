@@ -43,6 +43,11 @@ class Blocked(Struct, frozen=True, kw_only=True):
 class Observer(Protocol, Generic[CommandT_contra]):
     """Something that learns from who comes and who is served. None of it is asked for a decision."""
 
+    @property
+    def counts_arrivals(self) -> bool:
+        """Whether it learns anything from who comes; else it need not be told."""
+        ...
+
     def arrived(self, command: CommandT_contra, now: int) -> None:
         """Take in that a command is granted at once, or begins to wait: a new one, no repeat of it."""
         ...

@@ -6,6 +6,7 @@ machine's to say.
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from msgspec import Struct
 
@@ -47,6 +48,7 @@ class ReleaseLock(Struct, frozen=True, kw_only=True, gc=False):
 class ReserveResource(Struct, frozen=True, kw_only=True, gc=False):
     """Hold `resource_id` of `type`, or `units` of its pool, or both. `units` 0: 1 where there is a pool."""
 
+    quality: ClassVar[float] = 0.0
     type: str
     worker: str
     resource_id: str = ""
@@ -82,6 +84,7 @@ class ReleaseResource(Struct, frozen=True, kw_only=True, gc=False):
 class TakePermit(Struct, frozen=True, kw_only=True, gc=False):
     """Take `count` permits of `endpoint` in every window, or claim the booking `booking_id`."""
 
+    quality: ClassVar[float] = 0.0
     endpoint: str
     worker: str
     count: int = 1
@@ -106,6 +109,7 @@ class RecordUsage(Struct, frozen=True, kw_only=True):
 class ScheduleRequest(Struct, frozen=True, kw_only=True, gc=False):
     """Book the earliest time, at least `not_before_ns` from now, at which `count` calls can be made."""
 
+    quality: ClassVar[float] = 0.0
     endpoint: str
     worker: str
     count: int = 1

@@ -18,14 +18,17 @@ class Engagements:
     """The latest engagements by item.
 
     `keep_ns`: for how long any is remembered; `kinds`: those that are remembered longer, with how long. 0:
-    not at all.
+    not at all. `of_item` returns the latest engagements with an item by kind and outcome, None if there are
+    none; some may be older than they are to be remembered: whoever asks compares instants.
     """
 
-    __slots__ = ("_by_kind", "_latest", "_recall", "keep_ns")
+    __slots__ = ("_by_kind", "_latest", "_recall", "keep_ns", "of_item")
 
     def __init__(self, keep_ns: int, deadlines: Deadlines, kinds: Mapping[str, int] | None = None) -> None:
         self.keep_ns = keep_ns
         self._latest: dict[str, dict[tuple[str, int], Engagement]] = {}
+        # The dictionary's own: every request for a lock of a kind with intervals asks it.
+        self.of_item = self._latest.get
         self._recall = Recall(deadlines, keep_ns, self._forget) if keep_ns else None
         self._by_kind: dict[str, Recall[Engagement]] = {
             kind: Recall(deadlines, kind_ns, self._forget)
@@ -44,13 +47,6 @@ class Engagements:
             of_item = self._latest.setdefault(engagement.item, {})
             of_item[(engagement.kind, engagement.outcome)] = engagement
             recall.remember(engagement, engagement.at)
-
-    def of_item(self, item: str) -> Mapping[tuple[str, int], Engagement] | None:
-        """Return the latest engagements with an item by kind and outcome, None if there are none.
-
-        Some may be older than they are to be remembered: whoever asks compares instants.
-        """
-        return self._latest.get(item)
 
     def latest(self, item: str, kinds: Collection[str], since: int) -> Engagement | None:
         """Return the latest engagement with `item` after `since`, of one of `kinds` (none: of any)."""

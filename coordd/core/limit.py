@@ -12,11 +12,12 @@ from coordd.core.ledger import Ledger
 from coordd.core.lessons import Lessons
 from coordd.core.pacing import Pace
 from coordd.core.promises import Promises
-from coordd.core.queues import QueueKey
+from coordd.core.queues import QueueKey, Queues
 from coordd.core.records import Gate, Permit
 from coordd.core.rules import LimitRule
 from coordd.core.shared_windows import SharedWindows, windows_of
 from coordd.core.sharing import Sharing
+from coordd.core.window_blocks import WindowBlocks
 from coordd.core.windows import Kept
 
 
@@ -28,6 +29,7 @@ class Limit:
     """
 
     __slots__ = (
+        "blocks",
         "forecasts",
         "gate",
         "headroom",
@@ -45,7 +47,7 @@ class Limit:
         "windows",
     )
 
-    def __init__(self, name: str, rule: LimitRule, ledger: Ledger, sharing: Sharing) -> None:
+    def __init__(self, name: str, rule: LimitRule, ledger: Ledger, queues: Queues, sharing: Sharing) -> None:
         self.name = name
         self.rule = rule
         self.windows = windows_of(f"limit/{name}", rule, ledger.changes.cells)
@@ -57,6 +59,7 @@ class Limit:
         )
         self.headroom = headroom_of(rule, self.forecasts)
         self.pace = Pace(self.windows) if rule.is_even else None
+        self.blocks = WindowBlocks(self.key, self.windows, queues, headroom=self.headroom, pace=self.pace)
         self.promises = Promises()
         self.shares = sharing.order(self.key, rule, self.headroom, SharedWindows(self.windows))
         self.open: dict[int, Permit] = {}

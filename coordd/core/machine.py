@@ -196,12 +196,13 @@ class Machine:
         """
         self._now = now
         outcome = self._handlers[command.__class__](command, now)
-        if self._ledger.parted:
+        ledger = self._ledger
+        if ledger.parted:
             ended = self._bundles.part(now, is_given_back=command.__class__ in _GIVING_BACK)
-            self._ledger.notices.extend(BundleEnded(bundle=bundle) for bundle in ended)
-        if self._ledger.conditions.broken:
+            ledger.notices.extend(BundleEnded(bundle=bundle) for bundle in ended)
+        if ledger.conditions.broken:
             self._waits.look_again(now)
-        if self._ledger.freed:
+        if ledger.freed:
             self._serve_freed(now)
         return outcome
 

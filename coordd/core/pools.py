@@ -12,6 +12,7 @@ from coordd.core.queues import QueueKey
 from coordd.core.records import Reservation
 from coordd.core.rules import PRIORITIES, PoolRule
 from coordd.core.shares import Shares
+from coordd.core.window_blocks import WindowBlocks
 from coordd.core.windows import Windows
 
 
@@ -19,13 +20,14 @@ class Pool:
     """A pool of units: `held` of `capacity`, or `windows` that refill.
 
     `held_by_class`: index = priority. `headroom` None: no class must leave anything to others. `shares`
-    None: workers do not share it; else `units` has what each holds. `adaptive` None: the capacity is as the
-    configuration, or an operator, says. `key`: the queue of those who wait for units; `larger_key`: of those
-    who want more than an adaptive pool has at present.
+    None: workers do not share it; else `units` has what each holds. `blocks` None: it has no windows.
+    `adaptive` None: the capacity is as the configuration, or an operator, says. `key`: the queue of those who
+    wait for units; `larger_key`: of those who want more than an adaptive pool has at present.
     """
 
     __slots__ = (
         "adaptive",
+        "blocks",
         "capacity",
         "headroom",
         "held",
@@ -51,6 +53,7 @@ class Pool:
         self.larger_key: QueueKey = ("larger", name)
         self.units = HeldUnits(lambda: self.capacity)
         self.shares: Shares | None = None
+        self.blocks: WindowBlocks | None = None
         self.adaptive = Adaptive(self) if rule.capacity_max else None
 
     def units_max(self) -> int:

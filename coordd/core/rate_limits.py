@@ -26,7 +26,6 @@ from coordd.core.rules import Rules
 from coordd.core.sharing import Sharing
 from coordd.core.upstream import Upstream
 from coordd.core.views import LimitView
-from coordd.core.window_blocks import blocked_by_windows, check_count, least_wait
 
 _TOO_MANY_REQUESTS = 429
 
@@ -54,7 +53,7 @@ class RateLimits:
         # Permits not yet settled.
         self.permits = 0
         self._limits = {
-            name: Limit(name, rule, ledger, sharing) for name, rule in sorted(rules.limits.items())
+            name: Limit(name, rule, ledger, queues, sharing) for name, rule in sorted(rules.limits.items())
         }
         self.bookings = Bookings(rules, ledger, queues, self._limits, self._gates)
 
@@ -75,16 +74,7 @@ class RateLimits:
     def check(self, command: TakePermit, rank: Rank, now: int) -> Blocked | None:
         """See `Component.check`."""
         limit = self._limits.get(command.endpoint) or self.limit(command.endpoint)
-        blocked = blocked_by_windows(
-            limit.windows,
-            limit.headroom,
-            command.count,
-            rank,
-            now,
-            key=limit.key,
-            queues=self._queues,
-            pace=limit.pace,
-        )
+        blocked = limit.blocks.check(command.count, rank, now)
         return blocked if limit.gate is None else self._gates.beside(limit, limit.gate, blocked, now)
 
     def take(self, command: TakePermit, now: int) -> Permit:
@@ -93,8 +83,7 @@ class RateLimits:
 
     def validate(self, command: TakePermit) -> None:
         """See `Component.validate`."""
-        limit = self.limit(command.endpoint)
-        check_count(limit.name, command.count, limit.windows, limit.headroom, command.priority)
+        self.limit(command.endpoint).blocks.check_count(command.count, command.priority)
 
     def keys(self, command: TakePermit) -> tuple[QueueKey, ...]:
         """See `Component.keys`."""
@@ -121,7 +110,7 @@ class RateLimits:
             # A probe may be answered at any moment, and those ahead need no longer than the windows do.
             ahead = self._queues.units_ahead(limit.key, rank, now)
             return max(limit.gate.closed_until, limit.windows.no_sooner(ahead + command.count, now)) - now
-        return least_wait(limit.windows, command.count, rank, blocked, now, queues=self._queues)
+        return limit.blocks.least_wait(command.count, rank, blocked, now)
 
     def is_for(self, command: TakePermit, grant: object) -> bool:
         """See `Component.is_for`."""
@@ -132,6 +121,11 @@ class RateLimits:
         )
 
     # -- Observer --------------------------------------------------------------------------------------------
+
+    @property
+    def counts_arrivals(self) -> bool:
+        """See `Observer.counts_arrivals`."""
+        return any(limit.forecasts is not None for limit in self)
 
     def arrived(self, command: TakePermit, now: int) -> None:
         """See `Observer.arrived`."""

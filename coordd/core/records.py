@@ -211,8 +211,9 @@ class Cell:
         self.bucket = bucket
         self.worker = worker
         self.count = count
-        urgent = medium + high + critical
-        self.classes: list[int] | None = [0, count - urgent, medium, high, critical] if urgent else None
+        self.classes: list[int] | None = None
+        if medium or high or critical:
+            self.classes = [0, count - medium - high - critical, medium, high, critical]
 
     def key(self) -> Key:
         """The row's primary key."""
@@ -220,8 +221,10 @@ class Cell:
 
     def row(self) -> Row:
         """See `Record.row`."""
-        urgent = self.classes[2:] if self.classes is not None else (0, 0, 0)
-        return (self.limit, self.window_ns, self.bucket, self.worker, self.count, *urgent)
+        classes = self.classes
+        if classes is None:
+            return (self.limit, self.window_ns, self.bucket, self.worker, self.count, 0, 0, 0)
+        return (self.limit, self.window_ns, self.bucket, self.worker, self.count, *classes[2:])
 
 
 class WaiterRow(Struct, gc=False, frozen=True):

@@ -31,7 +31,7 @@ from coordd.core.rules import BORROW, DENY_OVERFLOW, QUEUE, PoolRule, Rules, Typ
 from coordd.core.shared_windows import SharedWindows, windows_of
 from coordd.core.sharing import Sharing
 from coordd.core.views import AvailabilityView, PoolView
-from coordd.core.window_blocks import blocked_by_windows, least_wait
+from coordd.core.window_blocks import WindowBlocks
 
 
 class Wanted(NamedTuple):
@@ -68,6 +68,8 @@ class Reservations:
             used = SharedWindows(pool.windows) if pool.windows is not None else pool.units
             rule = pool.rule.limit or pool.rule
             pool.shares = sharing.order(pool.key, rule, pool.headroom, used)
+            if pool.windows is not None:
+                pool.blocks = WindowBlocks(pool.key, pool.windows, queues, headroom=pool.headroom)
             if pool.adaptive is not None:
                 queues.orders[pool.larger_key] = Oversized(pool.is_in_reach)
         self.capacities = Capacities((pool.adaptive for pool in self._pools.values()), ledger)
@@ -205,8 +207,8 @@ class Reservations:
     def least_wait(self, command: ReserveResource, rank: Rank, blocked: Blocked, now: int) -> int | None:
         """See `Component.least_wait`: windows are known, hold times are learnt."""
         _, pool, units = self.wanted(command)
-        if pool is not None and pool.windows is not None and blocked.key == pool.key:
-            return least_wait(pool.windows, units, rank, blocked, now, queues=self._queues)
+        if pool is not None and pool.blocks is not None and blocked.key == pool.key:
+            return pool.blocks.least_wait(units, rank, blocked, now)
         is_known = self._ledger.has_observed(f"reservation/{command.type}")
         return self.estimate(command, rank, blocked, now) if is_known else None
 
@@ -400,10 +402,8 @@ class Reservations:
         return max(ahead + units - free, 0) * mean_ns // sum(each.capacity for each in pools)
 
     def _check_own(self, pool: Pool, units: int, rank: Rank, now: int) -> Blocked | None:
-        if pool.windows is not None:
-            return blocked_by_windows(
-                pool.windows, pool.headroom, units, rank, now, key=pool.key, queues=self._queues
-            )
+        if pool.blocks is not None:
+            return pool.blocks.check(units, rank, now)
         if pool.free_for(rank[2]) < units:
             if units > pool.units_of(rank[2]):
                 return Blocked(reason=Reason.UNITS_TAKEN, subject=pool.name, key=pool.larger_key)

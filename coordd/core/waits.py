@@ -61,6 +61,7 @@ class Waits:
         "_changed",
         "_components",
         "_conflicts",
+        "_counted",
         "_escalations",
         "_is_shedding",
         "_ledger",
@@ -89,6 +90,10 @@ class Waits:
         self._queues = queues
         self._components = components
         self._observers = observers
+        # Mostly none, and those who are granted at once are most of all.
+        self._counted = {
+            command: observer for command, observer in observers.items() if observer.counts_arrivals
+        }
         self._conflicts = Conflicts(rules)
         self._escalations = escalations
         self._boost_ns = rules.boost_ns
@@ -104,7 +109,7 @@ class Waits:
 
     def rank(self, command: WaitableCommand | ScheduleRequest, now: int) -> Rank:
         """Return the rank of a newcomer: behind all who have the same key."""
-        priority, quality = command.priority, getattr(command, "quality", 0.0)
+        priority, quality = command.priority, command.quality
         order_ns = now - self._boost_ns[priority]
         if quality:
             order_ns -= int(quality * self._quality_boost_ns)
@@ -120,8 +125,8 @@ class Waits:
         rank = self.rank(command, now)
         blocked = component.check(command, rank, now)
         if blocked is None:
-            if command.__class__ in self._observers:
-                self._observers[command.__class__].arrived(command, now)
+            if command.__class__ in self._counted:
+                self._counted[command.__class__].arrived(command, now)
             return Granted(grant=self._grant(command, now))
         if not command.wait_ns or not self._may_wait(command, blocked):
             return self._refusal(blocked, rank, now)

@@ -81,9 +81,6 @@ def test_ids_are_not_used_again_even_if_the_store_lost_its_last_batches(desk: De
     assert fresh.grant.token > lost
 
 
-# -- recovery ------------------------------------------------------------------------------------------------
-
-
 # -- grants nobody heard of ----------------------------------------------------------------------------------
 
 
