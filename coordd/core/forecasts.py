@@ -208,7 +208,11 @@ class Forecasts:
             return self._expected(length_ns, at, now)[priority]
         if now >= self._fresh_until:
             self._fresh_until = next_bin(now)
-            self._above = {length_ns: self._expected(length_ns, now, now) for length_ns in self._lengths_ns}
+            # As of the bin's begin, whoever asks first: a look must not change what is decided after it.
+            begins = now - now % BIN_NS
+            self._above = {
+                length_ns: self._expected(length_ns, begins, begins) for length_ns in self._lengths_ns
+            }
         return self._above[length_ns][priority]
 
     def basis(self, now: int) -> tuple[int, ...]:

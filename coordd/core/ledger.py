@@ -145,6 +145,18 @@ class Ledger:
         if session is not None:
             session.leases.pop(id, None)
 
+    def begin_wait(self, id: int, worker: str) -> None:
+        """Let a worker's session, if there is one, know of a wait that was begun in it."""
+        session = self.sessions.get(worker)
+        if session is not None and id > session.id:
+            session.waits[id] = None
+
+    def end_wait(self, id: int, worker: str) -> None:
+        """Let no session know of a wait any longer."""
+        session = self.sessions.get(worker)
+        if session is not None:
+            session.waits.pop(id, None)
+
     def _forget_request(self, record: EndedRequest) -> None:
         key = (record.worker, record.request_id)
         known = self.requests.get(key)

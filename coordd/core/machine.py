@@ -369,18 +369,25 @@ class Machine:
     # --------------------------------------------------------------------------------------------------------
 
     def _serve_freed(self, now: int) -> None:
-        freed, borrowers = self._ledger.freed, self._reservations.borrowers
-        # In order, new ones included: a resource before its pool, so that whoever waited for both goes first;
-        # and those of a pool before those that it lends to.
-        for key in freed:
-            self._waits.serve(key, now)
-            for borrower in borrowers.get(key, ()) if borrowers else ():
-                waiters = self._queues.length(borrower)
-                self._waits.serve(borrower, now)
-                if self._queues.length(borrower) < waiters:
-                    # Where fewer wait, what is free there may be lent in turn.
-                    freed.append(borrower)
-        freed.clear()
+        ledger, borrowers = self._ledger, self._reservations.borrowers
+        # Queues with more to serve than one step may: the next one goes on with them.
+        left: set[QueueKey] = set()
+        # In order, new ones included, each once: a resource before its pool, so that whoever waited for both
+        # goes first; and those of a pool before those that it lends to.
+        while ledger.freed:
+            freed, ledger.freed = dict.fromkeys(ledger.freed), []
+            for key in freed:
+                self._serve(key, left, now)
+                for borrower in borrowers.get(key, ()) if borrowers else ():
+                    waiters = self._queues.length(borrower)
+                    self._serve(borrower, left, now)
+                    if self._queues.length(borrower) < waiters:
+                        # Where fewer wait, what is free there may be lent in turn.
+                        ledger.freed.append(borrower)
+
+    def _serve(self, key: QueueKey, left: set[QueueKey], now: int) -> None:
+        if key not in left and not self._waits.serve(key, now):
+            left.add(key)
 
     def _take_permit(self, command: TakePermit, now: int) -> Outcome:
         if not command.booking_id:

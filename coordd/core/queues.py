@@ -9,8 +9,9 @@ Must not know: what is waited for, or whether it can be had.
 
 from typing import Final, Protocol
 
-from sortedcontainers import SortedDict, SortedList
+from sortedcontainers import SortedList
 
+from coordd.core.amounts import Amounts
 from coordd.core.limits import UNITS_MAX
 
 # (static key, id, class, worker): the first two decide, since ids differ; the others say who it is, for
@@ -23,6 +24,7 @@ QueueKey = tuple[str, ...]
 
 # Static keys below 0 are of those who were put first, by decision: more of them than ids can ever be given.
 PUT_FIRST: Final = -(1 << 62)
+_NONE: Final = Amounts()
 
 
 class Order(Protocol):
@@ -66,9 +68,9 @@ class Queues:
         self._ranks: dict[QueueKey, SortedList[Rank]] = {}
         self.orders: dict[QueueKey, Order] = {}
         # How much more than one unit those want who don't want just one: mostly nobody.
-        self._several: dict[QueueKey, dict[Rank, int]] = {}
+        self._several: dict[QueueKey, Amounts] = {}
         self.units: dict[QueueKey, int] = {}
-        self.aside: dict[QueueKey, SortedDict[Rank, int]] = {}
+        self.aside: dict[QueueKey, Amounts] = {}
 
     def __contains__(self, key: QueueKey) -> bool:
         """Whether anybody waits for `key`."""
@@ -86,8 +88,10 @@ class Queues:
             self.units[key] = 0
         ranks.add(rank)
         self.units[key] += units
-        if units != 1:
-            self._several.setdefault(key, {})[rank] = units - 1
+        if units > 1:
+            if key not in self._several:
+                self._several[key] = Amounts()
+            self._several[key].add(rank, units - 1)
         if key in self.orders:
             self.orders[key].add(rank, units)
 
@@ -96,8 +100,8 @@ class Queues:
         ranks = self._ranks[key]
         ranks.remove(rank)
         self.units[key] -= units
-        if units != 1:
-            del self._several[key][rank]
+        if units > 1:
+            self._several[key].remove(rank)
         if key in self.orders:
             self.orders[key].remove(rank, units, now)
         if not ranks:
@@ -113,8 +117,8 @@ class Queues:
 
     def first_wants(self, key: QueueKey, now: int) -> dict[int, int]:
         """Return how many units the first of each class wants, of those `heads` returns."""
-        several = self._several.get(key, {})
-        return {rank[2]: several.get(rank, 0) + 1 for rank in self.heads(key, now)}
+        several = self._several.get(key, _NONE)
+        return {rank[2]: several.get(rank) + 1 for rank in self.heads(key, now)}
 
     def changes_at(self, key: QueueKey, now: int) -> int:
         """Return when somebody else may be next by the mere passing of time, who may be served; 0: never."""
@@ -130,30 +134,29 @@ class Queues:
     def is_claimed(self, key: QueueKey, rank: Rank, now: int) -> bool:
         """Whether anybody before `rank` waits for `key`, which is exclusive, or has it set aside."""
         aside = self.aside.get(key)
-        return (aside is not None and aside.peekitem(0)[0] < rank) or self.is_ahead(key, rank, now)
+        return (aside is not None and aside.is_before(rank)) or self.is_ahead(key, rank, now)
 
     def set_aside(self, key: QueueKey, rank: Rank, units: int) -> None:
         """Keep `units` of `key` from everybody after `rank`, who waits elsewhere."""
-        self.aside.setdefault(key, SortedDict())[rank] = units
+        if key not in self.aside:
+            self.aside[key] = Amounts()
+        self.aside[key].add(rank, units)
 
     def free(self, key: QueueKey, rank: Rank) -> None:
         """Keep nothing for `rank` any longer, if anything was."""
         aside = self.aside.get(key)
         if aside is not None:
-            aside.pop(rank, None)
+            aside.remove(rank)
             if not aside:
                 del self.aside[key]
 
     def units_aside(self, key: QueueKey, rank: Rank, units_max: int = UNITS_MAX) -> int:
         """Return the units that `rank` must leave to those before it who wait elsewhere.
 
-        But for those who want more than `units_max`, who could not have them now. Cost: O(those).
+        But for those who want more than `units_max`, who could not have them now. Cost: as `Amounts.before`.
         """
         aside = self.aside.get(key)
-        if aside is None:
-            return 0
-        wanted = (aside[other] for other in aside.irange(maximum=rank, inclusive=(True, False)))
-        return sum(units for units in wanted if units <= units_max)
+        return aside.before(rank, units_max) if aside is not None else 0
 
     def classes_ahead(self, key: QueueKey, rank: Rank, now: int) -> list[int]:
         """Return the classes of those who go before `rank`. `key` has an order."""
@@ -172,7 +175,7 @@ class Queues:
     def units_ahead(self, key: QueueKey, rank: Rank, now: int) -> int:
         """Return the units wanted by those before `rank`; where workers share, an estimate: the mean of each.
 
-        Cost: O(log n), and O(1) for each who wants several, or has some set aside.
+        Cost: O(log n), once more for each number of units that anybody wants.
         """
         if key in self.orders and key in self._ranks:
             before = self.orders[key].before(rank, now)
@@ -182,12 +185,10 @@ class Queues:
     def units_before(self, key: QueueKey, rank: Rank) -> int:
         """Return the units wanted by those of smaller rank, whoever is served first.
 
-        Cost: O(log n), and O(1) for each who wants several, or has some set aside.
+        Cost: O(log n), once more for each number of units that anybody wants.
         """
         aside = self.units_aside(key, rank)
         ranks = self._ranks.get(key)
         if ranks is None:
             return aside
-        several = self._several.get(key, {})
-        more = sum(more for other, more in several.items() if other < rank)
-        return ranks.bisect_left(rank) + more + aside
+        return ranks.bisect_left(rank) + self._several.get(key, _NONE).before(rank) + aside

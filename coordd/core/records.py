@@ -323,11 +323,13 @@ class Session(Struct, gc=False):
     late_at: int = 0
     # What it keeps, by id.
     leases: "dict[int, Lock | Reservation]" = {}
+    # The waits that were begun in it, by id.
+    waits: dict[int, None] = {}
     scheduled_at: int = 0
 
     def row(self) -> Row:
         """See `Record.row`."""
-        return astuple(self)[:-3]
+        return astuple(self)[:-4]
 
 
 class Escalation(Struct, gc=False):

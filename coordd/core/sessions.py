@@ -103,13 +103,13 @@ class Sessions:
     def close(self, command: CloseSession, now: int) -> SessionClosed:
         """End a session: its leases go back, its waits end, and its permits stay charged as they are.
 
-        Raises: FailedPrecondition (SESSION_LOST). Cost: O(leases it keeps + waiters in all).
+        Raises: FailedPrecondition (SESSION_LOST). Cost: O(leases and waits it keeps).
         """
         session = self._own(command, now)
         # What has ended by now but was not ticked yet has ended: its expiry is still to be told.
         held = [lease for lease in session.leases.values() if lease.expires_at > now]
+        self._waits.dismiss(session, now)
         self._end(session)
-        self._waits.dismiss(session.worker, session.id, now)
         for lease in held:
             self._give_back[lease.__class__](lease, now)
             self._ledger.notices.append(GivenBack(grant=lease))

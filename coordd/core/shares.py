@@ -27,6 +27,8 @@ PPB: Final = 1_000_000_000
 _EFFICIENCY_PPM_MIN: Final = PPM // 2
 # A new report counts for 1/32: so that one failure is noise, and a hundred are known for what they are.
 _EFFICIENCY_WEIGHT: Final = 32
+# Up to so much all that the active weigh is exact: 64 workers of weight 1.
+_EXACT_MILLI: Final = 64 * MILLI
 # A new request's class counts for an eighth.
 _URGENCY_WEIGHT: Final = 8
 
@@ -253,7 +255,9 @@ class Shares:
         efficiency.count += 1
         self._changed[(self._subject, worker)] = efficiency
         self._inefficient[worker] = None
-        self._unsettle()
+        # Nobody else's own part has changed.
+        self._touch(worker)
+        self._reorder()
 
     def reweigh(self, worker: str) -> None:
         """A session has come, gone or changed."""
@@ -262,7 +266,6 @@ class Shares:
             self._activate(sharer)
         self._reweigh(sharer)
         self._ledger.deadlines.not_after(sharer, sharer.asked_at + self._active_window_ns)
-        self._unsettle()
 
     def due(self, sharer: Sharer, now: int) -> None:
         """Let a worker be active no longer, or postpone; forget it when it uses nothing any more."""
@@ -275,7 +278,10 @@ class Shares:
         self._deactivate(sharer)
         self.used.roll(now)
         memory_ns = max(self.used.memory_ns, self._active_window_ns)
-        if sharer.asked_at + memory_ns > now:
+        if self._is_idle(sharer):
+            # However many names come and only ask, they are forgotten soon.
+            self._forget(sharer)
+        elif sharer.asked_at + memory_ns > now:
             self._ledger.deadlines.schedule(sharer, sharer.asked_at + memory_ns)
         elif self.used.parts(worker)[0][0]:
             self._ledger.deadlines.schedule(sharer, now + memory_ns)
@@ -338,7 +344,7 @@ class Shares:
 
     def _weighed_down(self, part: int, sharer: Sharer) -> int:
         """Return what a part of a window counts for: in full up to the worker's own, beyond it for more."""
-        active_milli = self.active_milli + (0 if sharer.is_active else sharer.weight_milli)
+        active_milli = _roughly(self.active_milli + (0 if sharer.is_active else sharer.weight_milli))
         own = PPB * sharer.weight_milli // active_milli
         if part <= own:
             return part
@@ -350,14 +356,12 @@ class Shares:
     def _activate(self, sharer: Sharer) -> None:
         if not sharer.is_active:
             sharer.is_active = True
-            self.active_milli += sharer.weight_milli
-            self._unsettle()
+            self._weigh(sharer.weight_milli)
 
     def _deactivate(self, sharer: Sharer) -> None:
         if sharer.is_active:
             sharer.is_active = False
-            self.active_milli -= sharer.weight_milli
-            self._unsettle()
+            self._weigh(-sharer.weight_milli)
 
     def _reweigh(self, sharer: Sharer) -> None:
         weight_milli = self._weight_of(sharer.worker)
@@ -365,24 +369,48 @@ class Shares:
             weight_milli = max(1, weight_milli * sharer.urgency // (MEDIUM * MILLI))
         if weight_milli != sharer.weight_milli:
             if sharer.is_active:
-                self.active_milli += weight_milli - sharer.weight_milli
+                self._weigh(weight_milli - sharer.weight_milli)
             sharer.weight_milli = weight_milli
             self._touch(sharer.worker)
-            self._unsettle()
+            self._reorder()
 
     def _touch(self, worker: str) -> None:
         if worker in self.waiting:
             self.touched[worker] = None
 
-    def _unsettle(self) -> None:
-        """Own parts have changed: those whose level depends on theirs are touched."""
-        for worker in self._inefficient:
-            self._touch(worker)
+    def _weigh(self, change_milli: int) -> None:
+        """Take in that the active weigh more, or less; those whose level depends on that are touched."""
+        before = _roughly(self.active_milli)
+        self.active_milli += change_milli
+        if _roughly(self.active_milli) != before:
+            for worker in self._inefficient:
+                self._touch(worker)
+            self._reorder()
+
+    def _reorder(self) -> None:
+        """Somebody else may be first; that matters at once only where some want more than others."""
         if self._several:
             self._ledger.freed.append(self.key)
+
+    def _is_idle(self, sharer: Sharer) -> bool:
+        """Whether a worker uses nothing, and nothing is known of it that its next request would miss."""
+        is_new = sharer.efficiency is None and sharer.urgency == MEDIUM * MILLI
+        return is_new and not any(used for used, _ in self.used.parts(sharer.worker))
 
     def _forget(self, sharer: Sharer) -> None:
         del self.sharers[sharer.worker]
         self._inefficient.pop(sharer.worker, None)
         if sharer.efficiency is not None:
             self._changed[(self._subject, sharer.worker)] = None
+
+
+def _roughly(active_milli: int) -> int:
+    """Return what the active weigh, exact for a few, beyond that to within a 64th, rounded down.
+
+    Why: each time it changes all whose level depends on it are put in their places anew. Were it exact, with
+    ten thousand of them each that comes or goes would cost a second.
+    """
+    if active_milli <= _EXACT_MILLI:
+        return active_milli
+    coarse = active_milli.bit_length() - 7
+    return active_milli >> coarse << coarse

@@ -68,7 +68,8 @@ def digest(parts: Parts, now: int) -> bytes:
         for waiter in parts.waits.waiters.values()
     )
     late = sorted((session.worker, session.late_at) for session in parts.ledger.sessions.values())
-    undurable = (parts.locks.rests(), late, parts.rate_limits.pending(), parts.sharing.state())
+    aside = sorted((key, sorted(marks)) for key, marks in parts.queues.aside.items())
+    undurable = (parts.locks.rests(), late, aside, parts.rate_limits.pending(), parts.sharing.state())
     state = (now, parts.ledger.last_id, snapshot(parts, now), waits, undurable)
     return blake2b(msgspec.msgpack.encode(state), digest_size=16).digest()
 

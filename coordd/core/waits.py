@@ -38,7 +38,7 @@ from coordd.core.outcomes import (
     WaitRefused,
 )
 from coordd.core.queues import PUT_FIRST, QueueKey, Queues, Rank
-from coordd.core.records import EndedRequest, Permit, Table, WaiterRow
+from coordd.core.records import EndedRequest, Permit, Session, Table, WaiterRow
 from coordd.core.rules import Rules
 from coordd.core.waiters import Waiter
 
@@ -203,17 +203,16 @@ class Waits:
                     self._refuse(waiter, blocked.refused(0))
         conditions.broken.clear()
 
-    def dismiss(self, worker: str, since: int, now: int) -> None:
-        """End every wait that a worker has begun after the id `since`: it has closed its session.
+    def dismiss(self, session: Session, now: int) -> None:
+        """End every wait that a worker has begun since it opened its session, which it has closed.
 
-        Cost: O(waiters), which a clean end may cost.
+        Cost: O(those).
         """
-        mine = [waiter for waiter in self.waiters.values() if waiter.command.worker == worker]
-        for waiter in mine:
-            if waiter.id > since:
-                subject = self._subject(waiter)
-                self._remove(waiter, now)
-                self._refuse(waiter, Refused(reason=Reason.SESSION_CLOSED, subject=subject))
+        for waiter_id in list(session.waits):
+            waiter = self.waiters[waiter_id]
+            subject = self._subject(waiter)
+            self._remove(waiter, now)
+            self._refuse(waiter, Refused(reason=Reason.SESSION_CLOSED, subject=subject))
 
     def is_over(self, waiter: Waiter, now: int) -> bool:
         """Whether a waiter's time, or its time to come back, is over."""
@@ -250,13 +249,17 @@ class Waits:
         self._ledger.deadlines.not_after(waiter, _due_at(waiter))
         self._note(waiter)
 
-    def serve(self, key: QueueKey, now: int) -> None:
-        """Give what may have come free to those who wait for it, in order, until the head can't be served."""
+    def serve(self, key: QueueKey, now: int) -> bool:
+        """Give what may have come free to those who wait for it, in order, until the head can't be served.
+
+        At most `SERVED_PER_CALL_MAX` of them; say whether that was enough. Else the queue is due again.
+        """
         for _ in range(SERVED_PER_CALL_MAX):
             heads = self._queues.heads(key, now)
             if not any(self._serve_head(key, self.waiters[rank[1]], now) for rank in heads):
-                return
+                return True
         self._wake_at(key, now)
+        return False
 
     def place(self, id: int, now: int) -> Place | None:
         """Return where a waiter stands, or None if it waits no longer or is away."""
@@ -292,9 +295,14 @@ class Waits:
     # --------------------------------------------------------------------------------------------------------
 
     def _take_in(self, waiter: Waiter, now: int) -> None:
-        self.waiters[waiter.id] = waiter
+        self._hold(waiter)
         self._ledger.requests[(waiter.command.worker, waiter.command.request_id)] = waiter
         self._send_away(waiter, now)
+
+    def _hold(self, waiter: Waiter) -> None:
+        self.waiters[waiter.id] = waiter
+        if self._ledger.sessions:
+            self._ledger.begin_wait(waiter.id, waiter.command.worker)
 
     def _grant(self, command: WaitableCommand, now: int) -> Grant:
         grant = self._components[command.__class__].take(command, now)
@@ -365,7 +373,7 @@ class Waits:
             )
         waiter = Waiter(self._ledger.next_id(), command, rank[0], now, now + command.wait_ns)
         waiter.escalate_at = self._conflicts.escalate_at(command, blocked.key, now)
-        self.waiters[waiter.id] = waiter
+        self._hold(waiter)
         if command.request_id:
             self._ledger.requests[(command.worker, command.request_id)] = waiter
             self._changed[waiter.id] = waiter
@@ -530,6 +538,8 @@ class Waits:
 
     def _forget(self, waiter: Waiter) -> None:
         del self.waiters[waiter.id]
+        if self._ledger.sessions:
+            self._ledger.end_wait(waiter.id, waiter.command.worker)
         self._ledger.deadlines.cancel(waiter)
         if self._escalations.of:
             self._escalations.end(waiter.id)

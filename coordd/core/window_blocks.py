@@ -74,7 +74,8 @@ class WindowBlocks:
         kept = headroom.kept(rank[2], windows, now, count) if headroom is not None else None
         begins_at = pace.begins_at(rank[2]) if pace is not None else 0
         is_behind = self._is_behind(count, rank, now)
-        aside = queues.units_aside(self._key, rank) if queues.aside else 0
+        # Not for those who want more than there is, since the limit was lowered: they are to be refused.
+        aside = queues.units_aside(self._key, rank, windows.smallest()) if queues.aside else 0
         if not is_behind and begins_at <= now and windows.is_room(count + aside, now, kept):
             return None
         self.check_count(count, rank[2])

@@ -11,6 +11,7 @@ from coordd.core.commands import (
     ReserveResource,
     ScheduleRequest,
     TakePermit,
+    UpdateLimit,
     UpdatePool,
 )
 from coordd.core.limits import HOUR, MINUTE, SECOND
@@ -223,3 +224,12 @@ def test_a_lower_class_ages_past_what_is_set_aside(desk: Desk) -> None:
     desk.advance(PATIENCE)
     assert desk.granted(low) is not None
     assert desk.granted(waiter) is None
+
+
+def test_nothing_is_kept_of_a_limit_for_one_that_wants_more_than_it_allows_now(desk: Desk) -> None:
+    desk.lock("a", ttl_ns=HOUR)
+    waiting(desk)
+    desk.advance(PATIENCE)
+    desk.do(UpdateLimit(endpoint="search", windows={100 * SECOND: 1, 500 * SECOND: 4}))
+    # The bundle finds out only when it has the lock; until then it must not stop the endpoint.
+    desk.permit("search", worker="w9")

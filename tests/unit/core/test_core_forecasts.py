@@ -5,7 +5,7 @@ from coordd.core.commands import ScheduleRequest, TakePermit, UpdateLimit
 from coordd.core.forecasts import BIN_NS, Profile
 from coordd.core.limits import DAY, HOUR, MINUTE, SECOND
 from coordd.core.outcomes import Reason
-from coordd.core.records import Table
+from coordd.core.records import Forecast, Table
 from coordd.core.rules import CRITICAL, HIGH, LOW, MEDIUM, LimitRule
 
 LIMIT = LimitRule(
@@ -232,3 +232,20 @@ def test_hour_that_had_nothing_keeps_the_level(desk: Desk) -> None:
         desk.advance((T0 // HOUR + hour + 1) * HOUR - desk.now)
     learn(desk, per_bin=1, bins=1)
     assert rates(desk)[CRITICAL] > 0
+
+
+def test_a_look_changes_nothing_that_is_decided_after_it(desk: Desk) -> None:
+    """What is expected holds for a bin, whoever asks for it first and whenever in it."""
+    desk.advance(2 * HOUR - MINUTE - desk.now % HOUR)
+    profile = str([10**6, 9 * 10**6] * 12)
+    told = []
+    for looks_at in ([BIN_NS - 1], [0, BIN_NS - 1]):
+        desk.restart()
+        forecasts = desk.machine._rate_limits.limit("e").forecasts
+        assert forecasts is not None
+        forecasts.load(Forecast("limit/e", CRITICAL, 10**6, desk.now, -1, profile))
+        for after_ns in looks_at:
+            now = desk.now + after_ns
+            ppm = forecasts.expected_above(LOW, 100 * SECOND, now, now)
+        told.append(ppm)
+    assert told[0] == told[1]

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from core_desk import Desk, rules_of
+from msgspec.structs import replace
 
 from coordd.core import sessions
 from coordd.core.commands import (
@@ -18,7 +19,7 @@ from coordd.core.commands import (
     ReserveResource,
     TakePermit,
 )
-from coordd.core.limits import LEASES_PER_WARNING_MAX, MINUTE, SECOND
+from coordd.core.limits import HOUR, LEASES_PER_WARNING_MAX, MINUTE, SECOND
 from coordd.core.outcomes import (
     Expired,
     GivenBack,
@@ -387,3 +388,24 @@ def test_closing_gives_back_what_is_in_a_bundle_but_for_its_permits(desk: Desk) 
     assert desk.machine.counts().locks == desk.machine.counts().reservations == 0
     assert desk.error(RenewBundle(id=bundle.id, worker="w1")) == "LEASE_LOST"
     assert desk.report(permit, is_sent=False).refunded == 1
+
+
+def test_a_session_knows_the_waits_that_were_begun_in_it_and_no_others(desk: Desk) -> None:
+    desk.lock(worker="w2", ttl_ns=HOUR)
+    wait = RequestLock(item="a", kind="like", worker="w1", wait_ns=MINUTE)
+    desk.wait(wait)
+    session = open_session(desk).session
+    kept = desk.wait(replace(wait, request_id="r1"))
+    gone = desk.wait(wait)
+    desk.wait(replace(wait, worker="w3"))
+    assert list(session.waits) == [kept, gone]
+    desk.leave(gone)
+    desk.leave(kept)
+    assert list(session.waits) == [kept]
+    desk.restart()
+    [session] = [view.session for view in desk.machine.sessions()]
+    assert list(session.waits) == [kept]
+    desk.do(CloseSession(worker="w1", id=session.id))
+    refusal = desk.refusal(kept)
+    assert refusal is not None
+    assert refusal.reason == Reason.SESSION_CLOSED

@@ -374,3 +374,57 @@ def test_headroom_of_a_pool_counts_what_classes_above_hold() -> None:
     desk.give_back(high)
     assert desk.granted(waiter) is None
     assert isinstance(desk.do(ask("w4", CRITICAL, units=2)), Granted)
+
+
+def failing(desk: Desk, *workers: str) -> None:
+    """Let each have a call that fails, and wait for the next."""
+    for worker in workers:
+        desk.report(desk.permit("fair", worker), is_success=False)
+        desk.wait(want(worker, 2))
+
+
+def test_report_moves_nobody_but_its_own_worker() -> None:
+    desk = desk_of(windows={100 * SECOND: 2})
+    failing(desk, "w1", "w2")
+    shares = shares_of(desk)
+    assert not shares.touched
+    shares.reported("w1", desk.now, is_success=False)
+    assert list(shares.touched) == ["w1"]
+
+
+def test_where_many_are_active_one_more_moves_nobody() -> None:
+    desk = desk_of(windows={100 * SECOND: 2})
+    failing(desk, "w1", "w2")
+    shares = shares_of(desk)
+    moved = []
+    for number in range(200):
+        shares.touched.clear()
+        shares.given(f"a{number}", 1, 2, desk.now)
+        moved.append(set(shares.touched) == {"w1", "w2"})
+    assert shares.active_milli == 202_000
+    assert all(moved[:62])
+    assert sum(moved[128:]) < 40
+
+
+def test_names_that_only_ask_are_forgotten_when_they_are_active_no_longer() -> None:
+    desk = desk_of(windows={100 * SECOND: 1, 24 * HOUR: 100}, active_window_ns=MINUTE)
+    desk.permit("fair", "w0")
+    for number in range(50):
+        desk.leave(desk.wait(want(f"w{number}")))
+    assert len(shares_of(desk).sharers) == 50
+    desk.advance(MINUTE)
+    assert list(shares_of(desk).sharers) == ["w0"]
+
+
+def test_one_step_serves_a_bounded_number_also_where_each_grant_is_a_reason_to_look_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("coordd.core.waits.SERVED_PER_CALL_MAX", 2)
+    desk = desk_of()
+    held = desk.permit("fair", "w0", count=10)
+    waiters = [desk.wait(want(f"w{number}")) for number in range(1, 6)]
+    waiters.append(desk.wait(want("w6", 3)))
+    desk.report(held, is_sent=False)
+    assert sum(desk.granted(waiter) is not None for waiter in waiters) == 2
+    desk.advance(0)
+    assert all(desk.granted(waiter) for waiter in waiters)
