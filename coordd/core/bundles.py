@@ -68,13 +68,13 @@ class Bundles:
         """See `Component.check`. `retry_at` is the latest of all that is known."""
         self._check_form(command)
         conditions = (self._check_condition(condition, now) for condition in command.not_engaged)
-        claims = (component.check(claim, rank, now) for component, claim in self._parts(command))
-        blocks = [blocked for blocked in (*conditions, *claims) if blocked is not None]
+        parts = tuple(component.check(claim, rank, now) for component, claim in self._parts(command))
+        blocks = [blocked for blocked in (*conditions, *parts) if blocked is not None]
         if not blocks:
             lends = self._reservations.borrowers
             return self._reservations.blocked_together(command.reservations) if lends else None
         told = next((blocked for blocked in blocks if not blocked.key), blocks[0])
-        return replace(told, retry_at=max(blocked.retry_at for blocked in blocks))
+        return replace(told, retry_at=max(blocked.retry_at for blocked in blocks), parts=parts)
 
     def take(self, command: AcquireBundle, now: int) -> Bundle:
         """See `Component.take`."""
@@ -113,9 +113,8 @@ class Bundles:
     def estimate(self, command: AcquireBundle, rank: Rank, blocked: Blocked, now: int) -> int | None:
         """See `Component.estimate`: the longest wait of all its claims; None if any is unknown."""
         waits_ns = [0]
-        for component, claim in self._parts(command):
-            stands = component.check(claim, rank, now)
-            wait_ns = component.estimate(claim, rank, stands, now) if stands is not None else 0
+        for component, claim, part in self._blocked_parts(command, blocked):
+            wait_ns = component.estimate(claim, rank, part, now)
             if wait_ns is None:
                 return None
             waits_ns.append(wait_ns)
@@ -124,10 +123,8 @@ class Bundles:
     def least_wait(self, command: AcquireBundle, rank: Rank, blocked: Blocked, now: int) -> int:
         """See `Component.least_wait`: the longest of all that are known."""
         waits_ns = [0]
-        for component, claim in self._parts(command):
-            stands = component.check(claim, rank, now)
-            if stands is not None:
-                waits_ns.append(component.least_wait(claim, rank, stands, now) or 0)
+        for component, claim, part in self._blocked_parts(command, blocked):
+            waits_ns.append(component.least_wait(claim, rank, part, now) or 0)
         return max(waits_ns)
 
     def is_for(self, command: AcquireBundle, grant: object) -> bool:
@@ -136,20 +133,12 @@ class Bundles:
             return _claims(grant) == _claims(command)
         return isinstance(grant, Bundle) and grant.claims == _claims(command)
 
-    # -- Observer --------------------------------------------------------------------------------------------
-
-    @property
-    def counts_arrivals(self) -> bool:
-        """See `Observer.counts_arrivals`."""
-        return self._rate_limits.counts_arrivals
+    # -- Arrivals --------------------------------------------------------------------------------------------
 
     def arrived(self, command: AcquireBundle, now: int) -> None:
-        """See `Observer.arrived`: its permits are demand like any other."""
+        """See `Arrivals.arrived`: its permits are demand like any other."""
         for claim in command.permits:
             self._rate_limits.arrived(claim, now)
-
-    def served(self, command: AcquireBundle, promised_at: int, now: int) -> None:
-        """See `Observer.served`. How good the estimate of several things was says nothing of an endpoint."""
 
     # -- commands --------------------------------------------------------------------------------------------
 
@@ -236,6 +225,14 @@ class Bundles:
         ):
             for claim in claims:
                 yield component, claim
+
+    def _blocked_parts(
+        self, command: AcquireBundle, blocked: Blocked
+    ) -> Iterator[tuple[Component[Any], Any, Blocked]]:
+        """Yield each claim that `blocked`, which `check` has said, found blocked, and by what."""
+        for (component, claim), part in zip(self._parts(command), blocked.parts, strict=False):
+            if part is not None:
+                yield component, claim, part
 
     def _check_form(self, command: AcquireBundle) -> None:
         for condition in command.not_engaged:

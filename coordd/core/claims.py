@@ -18,6 +18,7 @@ class Blocked(Struct, frozen=True, kw_only=True):
     """What stands in the way. `key`: the queue to wait in, (): waiting is no use. `retry_at` 0: unknown.
 
     `frees_at`: when it frees by the mere passing of time for whoever is first in the queue, 0: it doesn't.
+    `parts`: of a bundle, what stands in the way of each of its claims, in their order.
     """
 
     reason: Reason
@@ -27,6 +28,7 @@ class Blocked(Struct, frozen=True, kw_only=True):
     frees_at: int = 0
     holder: str = ""
     window_ns: int = 0
+    parts: "tuple[Blocked | None, ...]" = ()
 
     def refused(self, position: int) -> Refused:
         """Return the refusal that says so."""
@@ -40,17 +42,16 @@ class Blocked(Struct, frozen=True, kw_only=True):
         )
 
 
-class Observer(Protocol, Generic[CommandT_contra]):
-    """Something that learns from who comes and who is served. None of it is asked for a decision."""
-
-    @property
-    def counts_arrivals(self) -> bool:
-        """Whether it learns anything from who comes; else it need not be told."""
-        ...
+class Arrivals(Protocol, Generic[CommandT_contra]):
+    """Something that learns from who comes. It is not asked for a decision."""
 
     def arrived(self, command: CommandT_contra, now: int) -> None:
         """Take in that a command is granted at once, or begins to wait: a new one, no repeat of it."""
         ...
+
+
+class Estimates(Protocol, Generic[CommandT_contra]):
+    """Something that learns how good its estimates were. It is not asked for a decision."""
 
     def served(self, command: CommandT_contra, promised_at: int, now: int) -> None:
         """Take in that a waiter which was told, when it began to wait, that it would be served then, is."""

@@ -60,8 +60,17 @@ class Parts:
             TakePermit: self.rate_limits,
             AcquireBundle: self.bundles,
         }
-        observers: dict[type, Any] = {TakePermit: self.rate_limits, AcquireBundle: self.bundles}
-        self.waits = Waits(rules, ledger, queues, components, observers, escalations=self.escalations)
+        # Mostly none, and arrivals are most of what there is to do.
+        is_counting = self.rate_limits.counts_arrivals
+        self.waits = Waits(
+            rules,
+            ledger,
+            queues,
+            components,
+            arrivals={TakePermit: self.rate_limits, AcquireBundle: self.bundles} if is_counting else {},
+            estimates={TakePermit: self.rate_limits},
+            escalations=self.escalations,
+        )
         self.preemption = Preemption(rules, ledger)
         self.decisions = Decisions(rules, self.waits, self.escalations, self.preemption)
         self.sessions = Sessions(

@@ -120,21 +120,21 @@ class RateLimits:
             and (grant.count == command.count or command.booking_id != 0)
         )
 
-    # -- Observer --------------------------------------------------------------------------------------------
+    # -- Arrivals, Estimates ---------------------------------------------------------------------------------
 
     @property
     def counts_arrivals(self) -> bool:
-        """See `Observer.counts_arrivals`."""
+        """Whether any endpoint learns from who comes."""
         return any(limit.forecasts is not None for limit in self)
 
     def arrived(self, command: TakePermit, now: int) -> None:
-        """See `Observer.arrived`."""
+        """See `Arrivals.arrived`."""
         forecasts = self._limits[command.endpoint].forecasts
         if forecasts is not None:
             forecasts.count(command.priority, command.count, now)
 
     def served(self, command: TakePermit, promised_at: int, now: int) -> None:
-        """See `Observer.served`."""
+        """See `Estimates.served`."""
         self._limits[command.endpoint].promises.observe(promised_at, now)
 
     def end_bin(self, forecasts: Forecasts) -> None:

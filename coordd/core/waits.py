@@ -11,7 +11,7 @@ Must not know: how anything is granted; the components do.
 from collections.abc import Callable
 from typing import Any
 
-from coordd.core.claims import Blocked, Component, Observer
+from coordd.core.claims import Arrivals, Blocked, Component, Estimates
 from coordd.core.commands import (
     AcquireBundle,
     LeaveWait,
@@ -57,15 +57,15 @@ class Waits:
     """The waiters by id, and everything that makes one or ends one."""
 
     __slots__ = (
+        "_arrivals",
         "_boost_ns",
         "_changed",
         "_components",
         "_conflicts",
-        "_counted",
         "_escalations",
+        "_estimates",
         "_is_shedding",
         "_ledger",
-        "_observers",
         "_quality_boost_ns",
         "_queues",
         "_request_memory_ns",
@@ -82,18 +82,16 @@ class Waits:
         ledger: Ledger,
         queues: Queues,
         components: dict[type, Component[Any]],
-        observers: dict[type, Observer[Any]],
         *,
+        arrivals: dict[type, Arrivals[Any]],
+        estimates: dict[type, Estimates[Any]],
         escalations: Escalations,
     ) -> None:
         self._ledger = ledger
         self._queues = queues
         self._components = components
-        self._observers = observers
-        # Mostly none, and those who are granted at once are most of all.
-        self._counted = {
-            command: observer for command, observer in observers.items() if observer.counts_arrivals
-        }
+        self._arrivals = arrivals
+        self._estimates = estimates
         self._conflicts = Conflicts(rules)
         self._escalations = escalations
         self._boost_ns = rules.boost_ns
@@ -125,8 +123,8 @@ class Waits:
         rank = self.rank(command, now)
         blocked = component.check(command, rank, now)
         if blocked is None:
-            if command.__class__ in self._counted:
-                self._counted[command.__class__].arrived(command, now)
+            if command.__class__ in self._arrivals:
+                self._arrivals[command.__class__].arrived(command, now)
             return Granted(grant=self._grant(command, now))
         if not command.wait_ns or not self._may_wait(command, blocked):
             return self._refusal(blocked, rank, now)
@@ -378,7 +376,10 @@ class Waits:
             self._ledger.requests[(command.worker, command.request_id)] = waiter
             self._changed[waiter.id] = waiter
         self._enter(waiter, blocked, now)
-        self._observe_arrival(waiter, blocked, now)
+        if command.__class__ in self._arrivals:
+            self._arrivals[command.__class__].arrived(command, now)
+        if command.__class__ in self._estimates:
+            self._promise(waiter, blocked, now)
         self._be_patient(waiter, now)
         if waiter.escalate_at == now:
             self._escalate(waiter, now)
@@ -400,13 +401,11 @@ class Waits:
         if waiter.command.request_id:
             self._changed[waiter.id] = waiter
 
-    def _observe_arrival(self, waiter: Waiter, blocked: Blocked, now: int) -> None:
+    def _promise(self, waiter: Waiter, blocked: Blocked, now: int) -> None:
+        """Keep what a waiter is told of its wait, to see later how good that was."""
         command = waiter.command
-        observer = self._observers.get(command.__class__)
-        if observer is not None:
-            observer.arrived(command, now)
-            wait_ns = self._components[command.__class__].estimate(command, waiter.rank, blocked, now)
-            waiter.promised_at = 0 if wait_ns is None else now + wait_ns
+        wait_ns = self._components[command.__class__].estimate(command, waiter.rank, blocked, now)
+        waiter.promised_at = 0 if wait_ns is None else now + wait_ns
 
     def _serve_head(self, key: QueueKey, waiter: Waiter, now: int) -> bool:
         """Serve the head of a queue; say whether the next one may be looked at."""
@@ -424,7 +423,7 @@ class Waits:
             self._refuse(waiter, blocked.refused(0))
         else:
             if waiter.promised_at:
-                self._observers[waiter.command.__class__].served(waiter.command, waiter.promised_at, now)
+                self._estimates[waiter.command.__class__].served(waiter.command, waiter.promised_at, now)
             grant = self._grant(waiter.command, now)
             self._ledger.notices.append(WaitGranted(waiter=waiter, grant=grant))
         return True
