@@ -102,9 +102,11 @@ _EVENT_STYLES = {
 
 def _event_tail(event: admin_pb2.WatchEventsResponse) -> str:
     """What not every event has."""
+    # A bundle's name lists what is in it; their number behind the last one would read as that one's.
+    has_units = event.units and event.subject != admin_pb2.SUBJECT_BUNDLE
     parts = [
         f"({event.kind})" if event.kind else "",
-        f"x{event.units}" if event.units else "",
+        f"x{event.units}" if has_units else "",
         f"worker {event.worker}" if event.worker else "",
         f"#{event.id}" if event.id else "",
         word(common_pb2.RefusalReason, event.refusal_reason) if event.refusal_reason else "",
@@ -116,7 +118,7 @@ def _event_tail(event: admin_pb2.WatchEventsResponse) -> str:
 def _event_line(event: admin_pb2.WatchEventsResponse) -> Text:
     # Appended, for a style given to Text itself would be the whole line's.
     line = Text().append(instant(event.at, timespec="milliseconds"), "dim").append("  ")
-    line.append(f"{word(admin_pb2.EventType, event.type):<8}", _EVENT_STYLES.get(event.type, ""))
+    line.append(f"{word(admin_pb2.EventType, event.type):<9}", _EVENT_STYLES.get(event.type, ""))
     line.append(f"  {word(admin_pb2.Subject, event.subject).lower():<11}  ")
     return line.append_text(cell(event.name)).append(" ").append_text(cell(_event_tail(event)))
 

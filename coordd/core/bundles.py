@@ -292,10 +292,10 @@ class Bundles:
             )
 
     def _check_member(self, id: int, bundle: Bundle | None, worker: str) -> None:
-        self._ledger.ended(id, "member")
+        self._ledger.ended(id, "bundle's member")
         is_of_it = bundle is not None and self._ledger.members.get(id) is bundle
         if id in self._ledger.live and not is_of_it:
-            raise not_holder("member", id, worker)
+            raise not_holder("bundle's member", id, worker)
 
     def _check_usage(self, usage: RecordUsage) -> None:
         self._rate_limits.limit(usage.endpoint)
@@ -380,4 +380,4 @@ def _check_leases(bundle: Bundle, now: int) -> None:
     for member_id in msgspec.json.decode(bundle.members, type=list[int]):
         member = held.get(member_id)
         if member is None or (_is_lease(member) and not _is_held(member, now)):
-            raise lease_lost("member", member_id)
+            raise lease_lost("bundle's lease", member_id)

@@ -711,13 +711,21 @@ EVENTS: list[Message | Refuse] = [
 ]
 
 
+def test_watch_counts_no_bundles_claims(daemon: ScriptedDaemon, run: Run) -> None:
+    event = admin_pb2.WatchEventsResponse(
+        type=admin_pb2.EVENT_TYPE_PREEMPTED, subject=admin_pb2.SUBJECT_BUNDLE, name="a, b", units=2, id=5
+    )
+    daemon.answers("WatchEvents", [event])
+    assert lines(run("watch").stdout) == ["1970-01-01T00:00:00.000Z  PREEMPTED  bundle       a, b #5"]
+
+
 def test_watch_prints_a_line_an_event(daemon: ScriptedDaemon, run: Run) -> None:
     daemon.answers("WatchEvents", EVENTS)
     result = run("watch", "--subject", "lock", "--subject", "permit", "--type", "granted", "--worker", "w7")
     assert lines(result.stdout) == [
-        "2026-11-23T16:00:48.000Z  GRANTED   lock         tweet:1 (reply) worker w7 #42",
-        "2026-11-23T16:00:48.000Z  REFUSED   lock         tweet:1 worker w7 HELD",
-        "2026-11-23T16:00:48.000Z  FORCED    lock         tweet:1 worker w7 #42 two\\nlines",
+        "2026-11-23T16:00:48.000Z  GRANTED    lock         tweet:1 (reply) worker w7 #42",
+        "2026-11-23T16:00:48.000Z  REFUSED    lock         tweet:1 worker w7 HELD",
+        "2026-11-23T16:00:48.000Z  FORCED     lock         tweet:1 worker w7 #42 two\\nlines",
     ]
     assert lines(result.stderr)[0] == "5 events missed here: they came faster than they were read"
     assert daemon.requests == [
