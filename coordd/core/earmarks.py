@@ -64,6 +64,8 @@ class Earmarks:
         if patience.is_out and left != waiter.key:
             self._queues.set_aside(left, waiter.rank, patience.wants[left])
             self._queues.free(waiter.key, waiter.rank)
+            # Where rank alone does not say who is next, its place keeps less from others than that did.
+            self._ledger.freed.append(waiter.key)
 
     def end(self, waiter: Waiter) -> None:
         """Lift what is set aside for a waiter: it has what it wants, or is gone, or away."""

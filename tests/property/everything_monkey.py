@@ -117,9 +117,9 @@ class EverythingMonkey:
         # Each prefers some things: a crowd at one queue finds what an even spread does not.
         self.deeds = [deed for deed, _ in self._deeds()]
         self.weights = [weight * random.choice([0, 1, 1, 1, 2, 4]) for _, weight in self._deeds()]
-        self.weights[-1] = random.choice([3, 8, 16])
+        self.weights[-1] = random.choice([2, 6, 14])
         self.request_ids = random.choice([[""], ["", "", "r1", "r2"], ["r1", "r2", "r3", "r4", "r5", "r6"]])
-        self.waits_s = random.choice([(0, 5, 60), (5, 60), (60, 60, 60, 0), (0,)])
+        self.waits_s = random.choice([(0, 5, 60), (5, 60), (60, 60, 60, 0), (60,)])
         self.density = random.choice([0.1, 0.2, 0.35])
         # How often upstream refuses, and how often the digest is looked at.
         self.refuses = random.choice([0.0, 0.1, 0.5])
@@ -132,32 +132,32 @@ class EverythingMonkey:
 
     def _deeds(self) -> list[tuple[Callable[[], None], int]]:
         return [
-            (self.request_lock, 4),
-            (self.reserve, 5),
-            (self.take_permit, 6),
-            (self.acquire, 4),
+            (self.request_lock, 9),
+            (self.reserve, 14),
+            (self.take_permit, 12),
+            (self.acquire, 9),
             (self.schedule, 2),
             (self.claim, 2),
-            (self.release, 5),
+            (self.release, 6),
             (self.renew, 2),
             (self.report, 5),
             (self.release_bundle, 2),
             (self.renew_bundle, 1),
             (self.cancel, 1),
-            (self.open_session, 2),
+            (self.open_session, 1),
             (self.keep_session, 2),
             (self.close_session, 1),
-            (self.resolve, 3),
-            (self.leave, 2),
-            (self.come_back, 2),
-            (self.return_grant, 1),
+            (self.resolve, 5),
+            (self.leave, 3),
+            (self.come_back, 4),
+            (self.return_grant, 2),
             (self.force, 1),
             (self.update, 1),
             (self.use_the_dead, 2),
             (self.look, 1),
             (self.commit, 1),
             (self.hurry, 1),
-            (self.let_time_pass, 5),
+            (self.let_time_pass, 6),
         ]
 
     def step(self) -> None:
@@ -178,7 +178,7 @@ class EverythingMonkey:
         return self.random.choice(sorted(found)) if found else None
 
     def _lock(self, **more: Any) -> commands.RequestLock:
-        kind, item = self.random.choice(_KINDS), self.random.choice("ab")
+        kind, item = self.random.choice(("like", *_KINDS)), self.random.choice("ab")
         return commands.RequestLock(item=item, kind=kind, **more)
 
     def _permit(self, **more: Any) -> commands.TakePermit:
@@ -516,7 +516,7 @@ class EverythingMonkey:
         if due_at is not None and random.random() < 0.5:
             self.advance(max(self.now, due_at + random.choice([-1, 0, 0, 1])))
         else:
-            by_ns = random.choice([MILLISECOND, 700 * MILLISECOND, 4 * SECOND, 12 * SECOND])
+            by_ns = random.choice([MILLISECOND, 700 * MILLISECOND, 2 * SECOND, 4 * SECOND, 12 * SECOND])
             self.advance(self.now + by_ns, is_late=random.random() < 0.15)
 
     # -- doing and judging -----------------------------------------------------------------------------------
@@ -552,6 +552,7 @@ class EverythingMonkey:
                 del self.judge.waiting[resumed[0].id]
             else:
                 self._check_unchanged(before)
+            assert not 0 < outcome.retry_at < self.now or self.is_hasty, outcome
             self.shed += outcome.reason == Reason.WOULD_TIME_OUT
             return
         _NOTE[type(outcome)](self, command, outcome)
@@ -880,12 +881,14 @@ class EverythingMonkey:
             stored, live = sorted(rows.values()), snapshot[table]
             if table == Table.ENDED_REQUESTS:
                 # Those that are to be forgotten may be used anew already.
-                stored = [row for row in stored if int(row[2]) + self.rules.request_memory_ns > self.now]
-                live = [row for row in live if int(row[2]) + self.rules.request_memory_ns > self.now]
+                stored, live = self._remembered(stored), self._remembered(live)
             if table in (Table.ENGAGEMENTS, Table.CELLS, Table.FOREIGN_USAGES):
                 assert set(live) <= set(stored)
             else:
                 assert _lasting(table, stored) == _lasting(table, live), table
+
+    def _remembered(self, ended: list[Row]) -> list[Row]:
+        return [row for row in ended if int(row[2]) + self.rules.request_memory_ns > self.now]
 
     def restart(self, after_ns: int = 0) -> None:
         """Go on, a while later, with a machine that was recovered from the rows."""
@@ -917,6 +920,7 @@ class EverythingMonkey:
         before[Table.ESCALATIONS] = [row for row in before[Table.ESCALATIONS] if row[1] not in hopeless]
         # The store keeps more of the history than is in memory, and what others used until it is told anew.
         for tables in (before, after):
+            tables[Table.ENDED_REQUESTS] = self._remembered(tables[Table.ENDED_REQUESTS])
             tables[Table.FOREIGN_USAGES] = [row for row in tables[Table.FOREIGN_USAGES] if row[3] > self.now]
         assert set(before[Table.ENGAGEMENTS]) <= set(after.pop(Table.ENGAGEMENTS))
         for table, rows in after.items():

@@ -16,7 +16,7 @@ from coordd.core.commands import (
 )
 from coordd.core.limits import HOUR, MINUTE, SECOND
 from coordd.core.outcomes import Granted, Queued, Reason
-from coordd.core.rules import CRITICAL, LOW
+from coordd.core.rules import CRITICAL, LOW, PoolRule
 
 PATIENCE = 10 * SECOND
 
@@ -233,3 +233,16 @@ def test_nothing_is_kept_of_a_limit_for_one_that_wants_more_than_it_allows_now(d
     desk.do(UpdateLimit(endpoint="search", windows={100 * SECOND: 1, 500 * SECOND: 4}))
     # The bundle finds out only when it has the lock; until then it must not stop the endpoint.
     desk.permit("search", worker="w9")
+
+
+def test_where_workers_share_one_that_moves_there_leaves_it_to_whose_turn_it_is() -> None:
+    pools = {**rules_of().pools, "conns": PoolRule(capacity=3, is_fair=True)}
+    desk = Desk(rules_of(bundle_patience_ns=PATIENCE, pools=pools))
+    desk.reserve("db", "big", units=1, ttl_ns=HOUR)
+    held = desk.lock("a", ttl_ns=HOUR)
+    waiter = waiting(desk, permits=())
+    desk.advance(PATIENCE)
+    # It has less than the bundle's worker, but it must leave what is set aside.
+    other = desk.wait(ReserveResource(type="db", units=2, worker="w9", wait_ns=HOUR))
+    desk.release(held)
+    assert (desk.granted(waiter), desk.granted(other) is not None) == (None, True)
