@@ -100,7 +100,7 @@ class Bookings:
             return Refused(reason=Reason.GATE, subject=limit.name, retry_at=shut_until)
         limit.windows.unbook(booking)
         if not limit.windows.is_room(booking.count, now):
-            # Only after an operator has lowered the limit since it was booked.
+            # Only after somebody has lowered the limit, or others have used it, since it was booked.
             full = limit.windows.earliest(booking.count, now, limit.rule.use_within_ns, now)
             limit.windows.book(booking)
             limit.promises.booking_late(booking.id, booking.execute_at, full.at)

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,6 +133,19 @@ def test_every_link_leads_to_a_file_and_to_a_heading_in_it() -> None:
         target = page.parent / path if path else page
         assert target.exists(), f"{page.name}: {link}"
         assert not anchor or anchor in _anchors(target), f"{page.name}: {link}"
+
+
+def test_every_dependency_has_its_line_and_its_licence() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    needed = {re.split(r"[^\w-]", text)[0] for group in groups for text in group} - {project["name"]}
+    rows = re.findall(
+        r"^\| ([\w, -]+)(?: \(.*?\))? \| .+ \| .+ \| (\S.*) \|$",
+        (ROOT / "docs" / "dependencies.md").read_text("utf-8"),
+        re.MULTILINE,
+    )
+    told = {name for names, _ in rows for name in names.split(", ")}
+    assert needed - told == set()
 
 
 def test_decisions_are_numbered_without_a_gap() -> None:
