@@ -19,9 +19,9 @@ from coordd.config import (
     Length,
     Settings,
     Shown,
-    format_length,
     section_model,
 )
+from coordd.core.lengths import spell_length
 
 _HEAD: Final = """\
 <!-- Generated from coordd/config by `make gen`; edit the descriptions there. -->
@@ -82,7 +82,7 @@ def _default(field: FieldInfo) -> str:
         return "required"
     value = field.default
     if any(isinstance(mark, Length) for mark in field.metadata):
-        return f'`"{format_length(value)}"`'
+        return f'`"{spell_length(value)}"`'
     if value in (None, 0, {}, []):
         return "none"
     return f"`{str(value).lower()}`" if isinstance(value, bool | int | float) else f'`"{value}"`'

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from coordd.config import Length, PoolSettings, Settings, format_length, section_model
+from coordd.config import Length, PoolSettings, Settings, section_model
+from coordd.core.lengths import spell_length
 
 __all__ = ["settings_lines"]
 
@@ -78,7 +79,7 @@ def _texts(table: BaseModel) -> dict[str, str]:
 
 def _text(value: Any, *, is_length: bool) -> str:
     if is_length:
-        return format_length(value)
+        return spell_length(value)
     if isinstance(value, dict):
         return ", ".join(_entry(key, inner) for key, inner in value.items()) or _NONE
     if isinstance(value, list):
@@ -93,8 +94,8 @@ def _text(value: Any, *, is_length: bool) -> str:
 def _entry(key: int | str, value: float | str) -> str:
     # A window, or a pool by the id that draws on it, an interval by kind, a part by class.
     if isinstance(key, int):
-        return f"{value}/{format_length(key)}"
-    return f"{key}: {format_length(value) if isinstance(value, int) else value}"
+        return f"{value}/{spell_length(key)}"
+    return f"{key}: {spell_length(value) if isinstance(value, int) else value}"
 
 
 def _marked(text: str, default: str) -> str:

@@ -10,7 +10,8 @@ import click
 
 from coordd.cli.loading import FILE, fail
 from coordd.cli.number import WholeNumber
-from coordd.config import format_length, parse_length
+from coordd.config import parse_length
+from coordd.core.lengths import spell_length
 from coordd.core.limits import HOUR
 
 __all__ = ["simulate"]
@@ -57,7 +58,7 @@ class _LengthType(click.ParamType[int]):
         except ValueError as error:
             self.fail(str(error), param, ctx)
         if length_ns > _LENGTH_NS_MAX:
-            self.fail(f"{value} is longer than {format_length(_LENGTH_NS_MAX)}", param, ctx)
+            self.fail(f"{value} is longer than {spell_length(_LENGTH_NS_MAX)}", param, ctx)
         return length_ns
 
 

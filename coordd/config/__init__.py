@@ -25,7 +25,7 @@ from coordd.config.sections import (
 )
 from coordd.config.settings import DEFAULT_KINDS, DEFAULT_POOLS, DEFAULT_TYPES, Settings
 from coordd.config.things import KindSettings, LimitSettings, PoolSettings, TypeSettings
-from coordd.config.values import Length, Shown, format_length, parse_length
+from coordd.config.values import Length, Shown, parse_length
 
 __all__ = [
     "DEFAULT_KINDS",
@@ -53,7 +53,6 @@ __all__ = [
     "TypeSettings",
     "WaitSettings",
     "WorkerSettings",
-    "format_length",
     "load",
     "parse_length",
     "section_model",

@@ -12,7 +12,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from coordd.config.problems import Problems
-from coordd.config.values import Address, Boost, DataPath, Grace, Length, Section, Shown, format_length
+from coordd.config.values import Address, Boost, DataPath, Grace, Length, Section, Shown
+from coordd.core.lengths import spell_length
 from coordd.core.limits import (
     DAY,
     HISTORY_NS_MAX,
@@ -116,9 +117,9 @@ class AgingSettings(Section):
         for (lower, lower_ns), (higher, higher_ns) in itertools.pairwise(steps):
             step_ns = higher_ns - lower_ns
             if step_ns <= 0:
-                yield higher, f"{format_length(higher_ns)} is not above {lower}'s {format_length(lower_ns)}"
+                yield higher, f"{spell_length(higher_ns)} is not above {lower}'s {spell_length(lower_ns)}"
             elif self.quality_ns >= step_ns:
-                quality, step = format_length(self.quality_ns), format_length(step_ns)
+                quality, step = spell_length(self.quality_ns), spell_length(step_ns)
                 yield "quality", f"{quality} is not below the step from {lower} to {higher}, {step}"
 
 

@@ -28,7 +28,8 @@ from coordd.config.sections import (
     WorkerSettings,
 )
 from coordd.config.things import KindSettings, LimitSettings, PoolSettings, TypeSettings
-from coordd.config.values import Name, Section, format_length
+from coordd.config.values import Name, Section
+from coordd.core.lengths import spell_length
 from coordd.core.rules import CRITICAL, HIGH, LOW, MEDIUM, Rules
 
 # What exists if the file says nothing. A table of the same name in the file changes it key by key.
@@ -61,7 +62,7 @@ def _reaching(key: str, length_ns: int, info: ValidationInfo) -> Iterator[tuple[
     """Yield a problem if what is kept of the past is less than `length_ns`."""
     store: StoreSettings | None = info.data.get("store")
     if store is not None and length_ns > store.history_retention_ns:
-        retention = format_length(store.history_retention_ns)
+        retention = spell_length(store.history_retention_ns)
         yield (
             key,
             f"is longer than store.history_retention, {retention}: a restart would forget what it needs",

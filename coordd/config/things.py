@@ -29,9 +29,9 @@ from coordd.config.values import (
     Ttl,
     Units,
     Windows,
-    format_length,
     priorities,
 )
+from coordd.core.lengths import spell_length
 from coordd.core.limits import (
     DAY,
     HISTORY_NS_MAX,
@@ -301,7 +301,7 @@ class LimitSettings(Section):
 
     def _problems(self) -> Iterator[tuple[str, str]]:
         if self.header_window_ns and self.header_window_ns not in self.windows:
-            yield "header_window", f"{format_length(self.header_window_ns)} is none of `windows`"
+            yield "header_window", f"{spell_length(self.header_window_ns)} is none of `windows`"
         if self.backoff_max_ns < self.backoff_ns:
             yield "backoff_max", "is shorter than `backoff`"
         if len(set(self.credentials)) < len(self.credentials):

@@ -12,14 +12,11 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import CoreSchema, core_schema
 
+from coordd.core.lengths import UNITS, spell_length
 from coordd.core.limits import (
     DAY,
     HISTORY_NS_MAX,
-    HOUR,
-    MILLISECOND,
-    MINUTE,
     NAME_BYTES_MAX,
-    SECOND,
     TTL_NS_MAX,
     TTL_NS_MIN,
     UNITS_MAX,
@@ -31,13 +28,6 @@ from coordd.core.rules import CRITICAL, DENY, ESCALATE, HIGH, LOW, MEDIUM, WAIT,
 
 _PRIORITIES: Final = {"low": LOW, "medium": MEDIUM, "high": HIGH, "critical": CRITICAL}
 ON_CONFLICT: Final = {"wait": WAIT, "deny": DENY, "escalate": ESCALATE}
-_UNITS: Final = {
-    "d": DAY,
-    "h": HOUR,
-    "m": MINUTE,
-    "s": SECOND,
-    "ms": MILLISECOND,
-}
 _LENGTH: Final = re.compile(r"(?:[0-9]+(?:ms|d|h|m|s))+")
 _PART: Final = re.compile(r"([0-9]+)(ms|d|h|m|s)")
 _ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
@@ -49,17 +39,7 @@ def parse_length(text: str) -> int:
         raise ValueError(
             f'{text!r} is not a length of time; write for instance "250ms", "30s", "1h30m" or "1d"'
         )
-    return sum(int(count) * _UNITS[unit] for count, unit in _PART.findall(text))
-
-
-def format_length(length_ns: int) -> str:
-    """Write ns as `parse_length` reads them; exact down to a millisecond."""
-    parts = []
-    for unit, unit_ns in _UNITS.items():
-        count, length_ns = divmod(length_ns, unit_ns)
-        if count:
-            parts.append(f"{count}{unit}")
-    return "".join(parts) or "0s"
+    return sum(int(count) * UNITS[unit] for count, unit in _PART.findall(text))
 
 
 class Length:
@@ -70,7 +50,7 @@ class Length:
         self.high = high
 
     def __str__(self) -> str:
-        return f"{format_length(self.low)} .. {format_length(self.high)}"
+        return f"{spell_length(self.low)} .. {spell_length(self.high)}"
 
     def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
         """Tell pydantic to call `check`."""

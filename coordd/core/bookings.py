@@ -13,12 +13,13 @@ from coordd.core.commands import CancelSchedule, ScheduleRequest, TakePermit
 from coordd.core.errors import FailedPrecondition, OutOfRange, ResourceExhausted
 from coordd.core.gates import Gates
 from coordd.core.ledger import Ledger, not_holder, request_id_reused
+from coordd.core.lengths import spell_length
 from coordd.core.limit import Limit, limit_of
 from coordd.core.limits import BOOKINGS_PER_LIMIT_MAX, SECOND
 from coordd.core.outcomes import Booked, BookingCancelled, Reason, Refused
 from coordd.core.queues import Queues, Rank
 from coordd.core.records import Booking, Table
-from coordd.core.rules import CRITICAL, Rules, spell_length
+from coordd.core.rules import CRITICAL, Rules
 
 
 class Bookings:

@@ -29,13 +29,14 @@ from coordd.core.commands import (
 )
 from coordd.core.errors import InvalidArgument, OutOfRange
 from coordd.core.ledger import Ledger, lease_lost, not_holder
+from coordd.core.lengths import spell_length
 from coordd.core.locks import Locks, unknown_kind
 from coordd.core.outcomes import BundleReleased, Reason, Renewed, grant_id
 from coordd.core.queues import QueueKey, Rank
 from coordd.core.rate_limits import RateLimits
 from coordd.core.records import Bundle, Engagement, Lock, Permit, Reservation, Table
 from coordd.core.reservations import Reservations
-from coordd.core.rules import Rules, spell_length
+from coordd.core.rules import Rules
 
 Member = Lock | Reservation | Permit
 

@@ -17,10 +17,11 @@ from msgspec.structs import replace
 from coordd.core.claims import Blocked
 from coordd.core.commands import RecordUsage
 from coordd.core.ledger import Ledger
+from coordd.core.lengths import spell_length
 from coordd.core.limit import Limit
 from coordd.core.outcomes import Alert, GateChanged, Reason
 from coordd.core.records import Gate, Permit, Table
-from coordd.core.rules import LimitRule, spell_length
+from coordd.core.rules import LimitRule
 from coordd.core.views import GateState, GateView
 
 _TOO_MANY_REQUESTS: Final = 429

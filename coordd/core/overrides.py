@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from coordd.core.commands import UpdateLimit, UpdatePool
 from coordd.core.errors import InvalidArgument, NotFound
 from coordd.core.ledger import Ledger
+from coordd.core.lengths import spell_length
 from coordd.core.outcomes import Updated
 from coordd.core.pools import Pool
 from coordd.core.rate_limits import RateLimits
 from coordd.core.records import Override, Table
 from coordd.core.reservations import Reservations
-from coordd.core.rules import contradiction, spell_length
+from coordd.core.rules import contradiction
 from coordd.core.windows import Windows
 
 _CAPACITY = 0

@@ -10,7 +10,8 @@ from typing import Final
 
 from msgspec import Struct, field
 
-from coordd.core.limits import DAY, HOUR, MILLISECOND, MINUTE, SECOND
+from coordd.core.lengths import spell_length
+from coordd.core.limits import DAY, HOUR, MINUTE, SECOND
 
 LOW: Final = 1
 MEDIUM: Final = 2
@@ -34,7 +35,6 @@ BORROW: Final = "borrow"
 AUTO: Final = "auto"
 EPOCH: Final = "epoch"
 DELTA: Final = "delta"
-_UNITS: Final = {"d": DAY, "h": HOUR, "m": MINUTE, "s": SECOND, "ms": MILLISECOND}
 
 
 class KindRule(Struct, frozen=True, kw_only=True):
@@ -179,13 +179,3 @@ def contradiction(windows: Mapping[int, int]) -> str | None:
         if long > short * -(-long_ns // short_ns):
             return f"{said_long} can't be reached with {said_short}"
     return None
-
-
-def spell_length(length_ns: int) -> str:
-    """Write a length of time for people, as the configuration has it: `1h30m`, `15m`, `4s`, `250ms`."""
-    parts, rest_ns = [], length_ns
-    for unit, unit_ns in _UNITS.items():
-        count, rest_ns = divmod(rest_ns, unit_ns)
-        if count:
-            parts.append(f"{count}{unit}")
-    return "".join(parts) or f"{rest_ns}ns"

@@ -15,11 +15,11 @@ from typing import Final
 
 from coordd.core.headers import NOT_TOLD, Headers, Told
 from coordd.core.ledger import Ledger
+from coordd.core.lengths import spell_length
 from coordd.core.limit import Limit
 from coordd.core.limits import REPORTS_BELIEVED, SECOND
 from coordd.core.outcomes import Alert, LimitLearned
 from coordd.core.records import ForeignUsage, LearnedLimit, Permit, Table
-from coordd.core.rules import spell_length
 from coordd.core.window import Window
 
 # Upstreams round resets up to whole seconds.

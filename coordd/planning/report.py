@@ -17,9 +17,10 @@ from typing import Final
 
 from msgspec import Struct
 
+from coordd.core.lengths import spell_length
 from coordd.core.limits import SECOND
 from coordd.core.queues import QueueKey
-from coordd.core.rules import Rules, spell_length
+from coordd.core.rules import Rules
 from coordd.planning.demands import CLASSES
 from coordd.planning.fleet import Attempt
 from coordd.planning.levels import Level, Span

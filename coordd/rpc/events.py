@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from coordd.core import commands, outcomes, records
-from coordd.core.rules import spell_length
+from coordd.core.lengths import spell_length
 from coordd.engine import DrainChanged, Event
 from coordd.rpc import messages
 from coordd.v1 import admin_pb2 as pb

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from coordd.core import limits
 from coordd.core.capacity import OVERLOADED
 from coordd.core.errors import InvalidArgument
+from coordd.core.lengths import UNITS
 from coordd.core.records import Outcome
 from coordd.core.rules import CRITICAL, ESCALATE, LOW, MEDIUM, WAIT
 from coordd.v1 import admin_pb2, rate_limit_pb2
@@ -23,14 +24,7 @@ from coordd.v1 import admin_pb2, rate_limit_pb2
 _PROTO_SECONDS_MAX: Final = 315_576_000_000
 # Any more could be above 2**63 - 1, the largest integer that SQLite can compare with.
 _ID_DIGITS_MAX: Final = 18
-_UNITS: Final = (
-    ("d", limits.DAY),
-    ("h", limits.HOUR),
-    ("m", limits.MINUTE),
-    ("s", limits.SECOND),
-    ("ms", limits.MILLISECOND),
-    ("ns", 1),
-)
+_UNITS: Final = (*UNITS.items(), ("ns", 1))
 _STATUS_CODE_MIN: Final = 100
 _STATUS_CODE_MAX: Final = 599
 

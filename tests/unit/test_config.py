@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from coordd.config import ConfigError, Settings, format_length, load, parse_length, section_model
+from coordd.config import ConfigError, Settings, load, parse_length, section_model
+from coordd.core.lengths import spell_length
 from coordd.core.limits import DAY, HOUR, MINUTE, SECOND
 from coordd.core.rules import LimitRule, PoolRule, TypeRule
 
@@ -200,7 +201,7 @@ def test_a_type_may_change_its_pool(read: Any) -> None:
 )
 def test_lengths(text: str, length_ns: int) -> None:
     assert parse_length(text) == length_ns
-    assert format_length(length_ns) == text
+    assert spell_length(length_ns) == text
 
 
 @pytest.mark.parametrize("text", ["", "5", "5 m", "-5m", "1.5h", "m", "5x", "5M", "\u0661s"])
