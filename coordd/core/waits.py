@@ -466,8 +466,12 @@ class Waits:
         self._queues.add(blocked.key, waiter.rank, self._units(waiter))
         if self.earmarks.of:
             self.earmarks.move(waiter)
-        if waiter.rank in self._queues.heads(blocked.key, now):
+        heads = self._queues.heads(blocked.key, now)
+        if waiter.rank in heads:
             self._wake_at(blocked.key, blocked.frees_at)
+        elif heads and waiter.rank < max(heads):
+            # By its rank its class may go before others now, and others of its class before it.
+            self._ledger.freed.append(blocked.key)
         self._wake_at(blocked.key, self._queues.changes_at(blocked.key, now))
 
     def _exit(self, waiter: Waiter, now: int) -> None:
@@ -523,11 +527,13 @@ class Waits:
     def _leave_queue(self, waiter: Waiter, now: int) -> None:
         """Take a waiter out ungranted; what it may have held up is to be served.
 
-        That is its own queue if it was a head, and what else it wants: others may be meant to wait for it.
+        That is its own queue if others are next there now, and what else it wants: others may be meant to
+        wait for it. Where classes take turns, others may be next also when it was not.
         """
-        key, is_head = waiter.key, waiter.rank in self._queues.heads(waiter.key, now)
+        key, heads = waiter.key, self._queues.heads(waiter.key, now)
         self._exit(waiter, now)
-        self._ledger.freed.extend(other for other in self.keys(waiter) if other != key or is_head)
+        is_other_next = self._queues.heads(key, now) != heads
+        self._ledger.freed.extend(other for other in self.keys(waiter) if other != key or is_other_next)
 
     def _subject(self, waiter: Waiter) -> str:
         """Return the name of what it waits for, or while it is away, of what it wants first."""

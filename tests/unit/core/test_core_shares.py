@@ -71,6 +71,31 @@ def test_worker_that_has_least_goes_first_whenever_it_came() -> None:
     assert order_of(desk, waiters) == ["w2", "w3", "w1"]
 
 
+def test_one_that_leaves_may_have_been_why_its_class_was_next() -> None:
+    desk = desk_of()
+    desk.permit("fair", "w1", count=6)
+    oldest = desk.wait(want("w1", 5, priority=LOW))
+    desk.advance(61 * SECOND)
+    medium = desk.wait(want("w3"))
+    # It goes before the oldest by its share, and by nothing before the class above.
+    low = desk.wait(want("w2", 5, priority=LOW))
+    desk.leave(oldest)
+    assert (desk.granted(medium) is not None, desk.granted(low)) == (True, None)
+
+
+def test_one_that_comes_back_may_make_its_class_the_next() -> None:
+    desk = desk_of(resume_grace_ns=HOUR)
+    desk.permit("fair", "w1", count=6)
+    oldest = desk.wait(want("w1", 5, priority=LOW, request_id="r"))
+    desk.leave(oldest)
+    desk.advance(61 * SECOND)
+    medium = desk.wait(want("w3", 5))
+    low = desk.wait(want("w2", priority=LOW))
+    assert desk.granted(low) is None
+    assert desk.wait(want("w1", 5, priority=LOW, request_id="r")) == oldest
+    assert (desk.granted(medium), desk.granted(low) is not None) == (None, True)
+
+
 def test_newcomer_that_would_go_first_is_not_behind_those_who_wait() -> None:
     desk = desk_of()
     desk.permit("fair", "w1", count=8)
