@@ -39,6 +39,9 @@ class Holders(Generic[T]):
 
     def remove(self, key: Hashable, holder: T) -> None:
         """Let it hold `key` no longer, if it did."""
+        if not self._others and self._first.get(key) is holder:
+            del self._first[key]
+            return
         others = self._others.get(key, [])
         if self._first.get(key) is not holder:
             others[:] = [other for other in others if other is not holder]

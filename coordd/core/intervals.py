@@ -22,19 +22,19 @@ class InTheWay(NamedTuple):
 
 
 class Intervals:
-    """The intervals of every kind that has any."""
+    """The intervals of every kind that has any: those in `after`."""
 
-    __slots__ = ("_after", "_kinds")
+    __slots__ = ("_kinds", "after")
 
     def __init__(self, kinds: Mapping[str, KindRule]) -> None:
         self._kinds = kinds
         # Kind -> (kind before it, interval), those of no length left out.
-        self._after = {name: _after(name, kind) for name, kind in kinds.items() if _after(name, kind)}
+        self.after = {name: _after(name, kind) for name, kind in kinds.items() if _after(name, kind)}
 
     def memory_ns(self) -> dict[str, int]:
         """Return for how long an engagement of each kind stands in anybody's way."""
         memory_ns: dict[str, int] = {}
-        for after in self._after.values():
+        for after in self.after.values():
             for before, interval_ns in after:
                 memory_ns[before] = max(memory_ns.get(before, 0), interval_ns)
         return memory_ns
@@ -46,7 +46,7 @@ class Intervals:
 
         Cost: O(1) where the kind has no intervals, or nobody has engaged the item; else O(its intervals).
         """
-        after = self._after.get(kind)
+        after = self.after.get(kind)
         of_item = past.of_item(item) if after is not None else None
         if after is None or of_item is None:
             return None

@@ -54,6 +54,7 @@ class Locks:
         "_released_recall",
         "_request_memory_ns",
         "_rests",
+        "_spaced",
         "engaged",
     )
 
@@ -68,6 +69,7 @@ class Locks:
         self._held: Holders[Lock] = Holders()
         self._rests: dict[str, Rest] = {}
         self._intervals = Intervals(rules.kinds)
+        self._spaced = self._intervals.after
         self.engaged = Engagements(rules.engagement_memory_ns, ledger.deadlines, self._intervals.memory_ns())
         # Ended locks by token, so that a release sent twice is answered twice.
         self._released: dict[int, Engagement] = {}
@@ -86,9 +88,10 @@ class Locks:
         if command.kind not in self._kinds:
             raise unknown_kind(command.kind, self._kinds)
         item = command.item
-        recent = self._intervals.in_the_way(self.engaged, item, command.kind, command.quality, now)
-        if recent is not None:
-            return _recently_engaged(recent)
+        if command.kind in self._spaced:
+            recent = self._intervals.in_the_way(self.engaged, item, command.kind, command.quality, now)
+            if recent is not None:
+                return _recently_engaged(recent)
         scope = self._scope(item, command.kind)
         lock = self._held.get(scope)
         if lock is not None:
