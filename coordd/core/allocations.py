@@ -18,6 +18,9 @@ from coordd.core.weights import MILLI
 from coordd.core.window import Window
 from coordd.core.windows import Windows
 
+# Above so many, what all want is reckoned once for all who ask within a second: it takes 3 ms for a thousand.
+_FEW: Final = 256
+_KEPT_NS: Final = SECOND
 # So much of a unit is the rounding of floats.
 _ROUNDING: Final = 1e-6
 
@@ -60,6 +63,7 @@ class Allocations:
     """The parts of a limit's windows as they stand at `now`, of the active and of `worker`, if that is not.
 
     Cost: O(active workers x log of those x windows) to make, O(windows x log) for each that is asked for.
+    What each has used is as of now, also where it was made before.
     """
 
     def __init__(self, shares: Shares, windows: Windows, now: int, worker: str = "") -> None:
@@ -68,8 +72,10 @@ class Allocations:
         self._windows = windows
         self._now = now
         self.sharers = shares.active()
+        self._are_active = True
         if worker and all(sharer.worker != worker for sharer in self.sharers):
             self.sharers.append(shares.sharer(worker))
+            self._are_active = False
         self._places = {sharer.worker: place for place, sharer in enumerate(self.sharers)}
         weights = [sharer.weight_milli for sharer in self.sharers]
         self._weight = sum(weights)
@@ -78,6 +84,16 @@ class Allocations:
             MaxMin(window.limit, weights, demands)
             for window, demands in zip(windows.of, self._demands, strict=True)
         ]
+
+    @property
+    def is_worth_keeping(self) -> bool:
+        """Whether so many share that they are not to be looked through each time that one of them asks."""
+        return self._are_active and len(self.sharers) > _FEW
+
+    def is_good_for(self, worker: str, now: int) -> bool:
+        """Whether it may be told to `worker` at `now`: what all want is not old. Cost: O(windows)."""
+        self._windows.roll(now)
+        return worker in self._places and now < self._now + _KEPT_NS
 
     def of(self, worker: str) -> AllocationView:
         """Return a worker's part: of one of `sharers`."""

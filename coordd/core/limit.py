@@ -5,6 +5,7 @@ Must not know: any decision; those of gates, headers, bookings and permits are t
 
 from collections.abc import Mapping
 
+from coordd.core.allocations import Allocations
 from coordd.core.errors import InvalidArgument
 from coordd.core.forecasts import Forecasts
 from coordd.core.headroom import headroom_of
@@ -29,6 +30,7 @@ class Limit:
     """
 
     __slots__ = (
+        "allocations",
         "blocks",
         "forecasts",
         "gate",
@@ -62,6 +64,8 @@ class Limit:
         self.blocks = WindowBlocks(self.key, self.windows, queues, headroom=self.headroom, pace=self.pace)
         self.promises = Promises()
         self.shares = sharing.order(self.key, rule, self.headroom, SharedWindows(self.windows))
+        # As last told, where many share.
+        self.allocations: Allocations | None = None
         self.open: dict[int, Permit] = {}
         # Calls of the open permits.
         self.in_flight = 0

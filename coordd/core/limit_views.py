@@ -39,7 +39,12 @@ def allocation(limit: Limit, worker: str, now: int) -> AllocationView:
     """Return a worker's part of each window: of a fair limit by max-min, else all of it."""
     if limit.shares is None:
         return undivided(limit.windows, worker, now)
-    return Allocations(limit.shares, limit.windows, now, worker).of(worker)
+    kept = limit.allocations
+    if kept is None or not kept.is_good_for(worker, now):
+        kept = Allocations(limit.shares, limit.windows, now, worker)
+        if kept.is_worth_keeping:
+            limit.allocations = kept
+    return kept.of(worker)
 
 
 def allocations(limit: Limit, now: int, *, after: str, count: int) -> list[AllocationView]:

@@ -77,6 +77,9 @@ WINDOWS_PER_LIMIT_MAX: Final = 8
 DUE_PER_TICK_MAX: Final = 64
 FORGOTTEN_PER_SWEEP_MAX: Final = 32
 SERVED_PER_CALL_MAX: Final = 256
+# One worker may give back thousands of things at once, when it closes its session; those who wait for them
+# are served a few milliseconds' worth at a time.
+QUEUES_PER_STEP_MAX: Final = 256
 # A batch with so many commands, or so many changed records, is closed before anything more is decided, but
 # for what can't wait: streams that leave. Commands: all of a batch are answered in one go. Records: one
 # command or one step of time may change hundreds; at 300 bytes, as most have, they are 1.2 MB.

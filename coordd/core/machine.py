@@ -41,7 +41,7 @@ from coordd.core.errors import NotFound
 from coordd.core.forecasts import Forecasts
 from coordd.core.limit import Limit
 from coordd.core.limit_views import allocation, allocations
-from coordd.core.limits import DUE_PER_TICK_MAX
+from coordd.core.limits import DUE_PER_TICK_MAX, QUEUES_PER_STEP_MAX
 from coordd.core.locks import Rest, unknown_kind
 from coordd.core.outcomes import (
     Booked,
@@ -374,9 +374,14 @@ class Machine:
         left: set[QueueKey] = set()
         # In order, new ones included, each once: a resource before its pool, so that whoever waited for both
         # goes first; and those of a pool before those that it lends to.
+        count = 0
         while ledger.freed:
             freed, ledger.freed = dict.fromkeys(ledger.freed), []
             for key in freed:
+                count += key in self._queues
+                if count > QUEUES_PER_STEP_MAX and key not in borrowers:
+                    self._waits.serve_later(key, now)
+                    continue
                 self._serve(key, left, now)
                 for borrower in borrowers.get(key, ()) if borrowers else ():
                     waiters = self._queues.length(borrower)

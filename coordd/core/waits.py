@@ -259,6 +259,11 @@ class Waits:
         self._wake_at(key, now)
         return False
 
+    def serve_later(self, key: QueueKey, now: int) -> None:
+        """Serve a queue, if anybody waits in it, in one of the next steps: it is due at once."""
+        if key in self._queues:
+            self._wake_at(key, now)
+
     def place(self, id: int, now: int) -> Place | None:
         """Return where a waiter stands, or None if it waits no longer or is away."""
         waiter = self.waiters.get(id)

@@ -60,3 +60,24 @@ def test_own_lent_borrowed_and_allocated_add_up() -> None:
 def test_limit_by_priority_has_no_shares(desk: Desk) -> None:
     desk.permit()
     assert desk.machine.allocations("search", desk.now, after="", count=9) == []
+
+
+def test_where_many_share_what_all_want_is_as_of_up_to_a_second_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordd.core.allocations._FEW", 1)
+    fair = LimitRule(windows={100 * SECOND: 40}, use_within_ns=10 * SECOND, is_fair=True)
+    desk = Desk(rules_of(limits={"fair": fair}))
+
+    def told(worker: str) -> tuple[int, int]:
+        view = desk.machine.allocation("fair", worker, desk.now)
+        return view.active_workers, view.windows[0].used
+
+    desk.permit("fair", "w1")
+    desk.permit("fair", "w2")
+    assert told("w1") == (2, 1)
+    # One that does not share is told as it would be, and nobody else hears of it.
+    assert told("w9") == (3, 0)
+    desk.permit("fair", "w2", count=3)
+    desk.permit("fair", "w3")
+    assert told("w2") == (2, 4)
+    desk.advance(SECOND)
+    assert told("w2") == (3, 4)

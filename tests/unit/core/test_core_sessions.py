@@ -409,3 +409,23 @@ def test_a_session_knows_the_waits_that_were_begun_in_it_and_no_others(desk: Des
     refusal = desk.refusal(kept)
     assert refusal is not None
     assert refusal.reason == Reason.SESSION_CLOSED
+
+
+def test_when_much_comes_back_at_once_those_who_wait_for_it_are_served_in_several_steps(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordd.core.machine.QUEUES_PER_STEP_MAX", 2)
+    opened = open_session(desk)
+    items = ["a", "b", "c", "d"]
+    for item in items:
+        desk.lock(item)
+    waiters = [
+        desk.wait(RequestLock(item=item, kind="like", worker="w2", wait_ns=MINUTE)) for item in items[:3]
+    ]
+    close(desk, opened)
+    assert [bool(desk.granted(waiter)) for waiter in waiters] == [True, True, False]
+    # It is free, but not for anybody who comes now.
+    waits = RequestLock(item="c", kind="like", worker="w3")
+    assert desk.machine.apply(waits, desk.now).reason == Reason.QUEUED_AHEAD  # type: ignore[union-attr]
+    desk.advance(0)
+    assert desk.granted(waiters[2])
