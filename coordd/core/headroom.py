@@ -109,6 +109,7 @@ class Headroom:
 
         Args: ahead: their classes, and how many the first of each wants.
         """
+        windows.roll(now)
         return all(
             class_ < priority and self.is_within(count, class_, wanted, windows, now)
             for class_, wanted in ahead.items()

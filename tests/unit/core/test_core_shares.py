@@ -18,6 +18,7 @@ from coordd.core.rules import (
     DYNAMIC,
     HIGH,
     LOW,
+    MEDIUM,
     PROPORTIONAL,
     LimitRule,
     PoolRule,
@@ -453,3 +454,19 @@ def test_one_step_serves_a_bounded_number_also_where_each_grant_is_a_reason_to_l
     assert sum(desk.granted(waiter) is not None for waiter in waiters) == 2
     desk.advance(0)
     assert all(desk.granted(waiter) for waiter in waiters)
+
+
+def test_whoever_may_pass_is_seen_though_nobody_has_looked_at_the_windows_since() -> None:
+    rule = LimitRule(windows={10 * SECOND: 4, 100 * SECOND: 12}, use_within_ns=SECOND, headroom={HIGH: 0.5})
+    boost_ns = {LOW: 0, MEDIUM: SECOND, HIGH: 2 * SECOND, CRITICAL: 3 * SECOND}
+    desk = Desk(rules_of(limits={"e": rule}, boost_ns=boost_ns))
+    for _ in range(3):
+        desk.permit("e", count=2, priority=LOW)
+        desk.advance(12 * SECOND)
+    desk.permit("e", count=2, priority=HIGH)
+    low = desk.wait(TakePermit(endpoint="e", worker="w2", priority=LOW, wait_ns=HOUR))
+    # Meanwhile the calls of the higher class have left the shorter window; the first waits for the longer.
+    desk.advance(12 * SECOND)
+    # A desk that does something looks first.
+    outcome = desk.machine.apply(TakePermit(endpoint="e", worker="w3", count=2, priority=HIGH), desk.now)
+    assert (isinstance(outcome, Granted), desk.granted(low)) == (True, None)
