@@ -1,7 +1,7 @@
 import pytest
 from core_desk import T0, Desk, rules_of
 
-from coordd.core.commands import ScheduleRequest, TakePermit, UpdateLimit
+from coordd.core.commands import AcquireBundle, ScheduleRequest, TakePermit, UpdateLimit
 from coordd.core.forecasts import BIN_NS, Profile
 from coordd.core.limits import DAY, HOUR, MINUTE, SECOND
 from coordd.core.outcomes import Reason
@@ -42,6 +42,18 @@ def take_all(desk: Desk, priority: int = LOW) -> int:
 
 
 # -- what is learnt ------------------------------------------------------------------------------------------
+
+
+def test_permits_of_a_bundle_are_demand_like_any_other() -> None:
+    plain = LimitRule(windows={100 * SECOND: 100}, use_within_ns=SECOND)
+    desk = Desk(rules_of(limits={"e": LIMIT, "plain": plain}))
+    permits = tuple(
+        TakePermit(endpoint=endpoint, worker="w1", priority=CRITICAL, count=2) for endpoint in ("e", "plain")
+    )
+    for _ in range(60):
+        desk.do(AcquireBundle(worker="w1", priority=CRITICAL, permits=permits))
+        desk.advance(BIN_NS)
+    assert rates(desk) == {CRITICAL: pytest.approx(0.1, rel=0.01)}
 
 
 def test_rate_is_learnt_in_ten_minutes_by_half(desk: Desk) -> None:

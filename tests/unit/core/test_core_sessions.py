@@ -429,3 +429,13 @@ def test_when_much_comes_back_at_once_those_who_wait_for_it_are_served_in_severa
     assert desk.machine.apply(waits, desk.now).reason == Reason.QUEUED_AHEAD  # type: ignore[union-attr]
     desk.advance(0)
     assert desk.granted(waiters[2])
+
+
+def test_a_wait_of_somebody_without_one_is_no_sessions() -> None:
+    desk = Desk()
+    open_session(desk, "w1")
+    desk.lock(worker="w1")
+    waiter = desk.wait(RequestLock(item="a", kind="like", worker="w2", wait_ns=HOUR))
+    desk.leave(waiter)
+    assert desk.machine.counts().waiters == 0
+    assert desk.machine.counts().sessions == 1

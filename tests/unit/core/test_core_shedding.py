@@ -51,6 +51,14 @@ def test_a_wait_for_a_window_that_would_time_out_is_refused_at_once(desk: Desk) 
     assert desk.granted(waiter) is not None
 
 
+def test_who_is_behind_others_waits_for_what_they_take_first(desk: Desk) -> None:
+    desk.permit("one")
+    desk.wait(permit(2 * MINUTE))
+    refused = desk.refused(permit(200 * SECOND))
+    assert (refused.reason, refused.position) == (Reason.WOULD_TIME_OUT, 2)
+    desk.wait(permit(4 * MINUTE))
+
+
 def test_where_it_is_off_everybody_waits() -> None:
     desk = Desk()
     desk.permit("one")
