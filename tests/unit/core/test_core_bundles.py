@@ -23,6 +23,7 @@ from coordd.core.errors import FailedPrecondition, InvalidArgument
 from coordd.core.limits import HOUR, MINUTE, SECOND
 from coordd.core.outcomes import BundleEnded, Expired, Granted, Queued, Reason, grant_id
 from coordd.core.records import Bundle, Lock, Outcome, Permit, Reservation, Table
+from coordd.core.rules import LimitRule
 from coordd.core.waiters import ReturnGrant
 
 
@@ -546,3 +547,13 @@ def test_a_waiter_for_a_bundle_is_there_after_a_restart(desk: Desk) -> None:
     assert wait(desk, lock(), units(), permit(), condition, request_id="r") == waiter
     desk.do(ForceRelease(id=held.token, reason="because"))
     assert desk.granted(waiter) is not None
+
+
+def test_permits_of_a_bundle_are_demand_where_demand_is_learnt() -> None:
+    limit = LimitRule(windows={HOUR: 10}, use_within_ns=10 * SECOND)
+    learning = LimitRule(windows={HOUR: 10}, use_within_ns=10 * SECOND, forecast_max=0.5)
+    desk = Desk(rules_of(limits={"plain": limit, "learning": learning}))
+    before = desk.machine._rate_limits.pending()
+    take(desk, permit("learning"), permit("plain"))
+    after = desk.machine._rate_limits.pending()
+    assert [now[0] for was, now in zip(before, after, strict=True) if was != now] == ["learning"]
