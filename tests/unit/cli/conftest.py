@@ -1,6 +1,7 @@
 """A scripted daemon, and coordctl to call it: in this process or as one of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -46,7 +47,10 @@ def start(daemon: ScriptedDaemon) -> Iterator[Callable[..., "subprocess.Popen[st
         started.append(process)
         return process
 
+    # A shell has what it runs in the background ignore SIGINT, and that is inherited: coordctl must not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield call
+    signal.signal(signal.SIGINT, before)
     for process in started:
         process.kill()
         process.communicate()
