@@ -53,6 +53,9 @@ class Bookings:
         self._ledger.live[booking.id] = booking
         self._ledger.deadlines.schedule(booking, booking.claim_until)
         self._changed[booking.id] = booking
+        if limit.forecasts is not None:
+            # A class may have to leave more now, so that one above it may pass.
+            self._ledger.freed.append(limit.key)
         if command.request_id:
             self._ledger.requests[(command.worker, command.request_id)] = booking
         return Booked(booking=booking)

@@ -3,7 +3,8 @@
 Owns: the patience of each waiter that wants several things. Rules: while it has patience, it waits in the
 queue of what blocks it first and holds nothing elsewhere, so smaller ones may take the rest. Once it has
 waited `bundle_patience` all it wants is set aside: whoever has a later rank must leave it there. Ranks are
-one total order, so nobody ever waits for somebody who waits for him. One that is away has nothing set aside.
+one total order, so nobody ever waits for somebody who waits for him. One that is away has nothing set aside,
+nor has one that waits for a pool to grow: nobody knows when that will be.
 Must not know: what is wanted, or whether it can be had.
 """
 
@@ -51,9 +52,8 @@ class Earmarks:
     def run_out(self, patience: Patience, now: int) -> None:
         """Set everything aside that the waiter wants, but where it waits: there its place does that."""
         patience.is_out = True
-        for key, units in patience.wants.items():
-            if key != patience.key:
-                self._queues.set_aside(key, patience.waiter.rank, units)
+        if not _is_out_of_reach(patience.key):
+            self._set_aside(patience)
 
     def move(self, waiter: Waiter) -> None:
         """Follow a waiter that has entered another queue."""
@@ -61,7 +61,13 @@ class Earmarks:
         if patience is None:
             return
         left, patience.key = patience.key, waiter.key
-        if patience.is_out and left != waiter.key:
+        if not patience.is_out or left == waiter.key:
+            return
+        if _is_out_of_reach(waiter.key):
+            self._lift(patience)
+        elif _is_out_of_reach(left):
+            self._set_aside(patience)
+        else:
             self._queues.set_aside(left, waiter.rank, patience.wants[left])
             self._queues.free(waiter.key, waiter.rank)
             # Where rank alone does not say who is next, its place keeps less from others than that did.
@@ -74,6 +80,19 @@ class Earmarks:
             return
         self._ledger.deadlines.cancel(patience)
         if patience.is_out:
-            for key in patience.wants:
-                self._queues.free(key, waiter.rank)
-            self._ledger.freed.extend(patience.wants)
+            self._lift(patience)
+
+    def _set_aside(self, patience: Patience) -> None:
+        for key, units in patience.wants.items():
+            if key != patience.key:
+                self._queues.set_aside(key, patience.waiter.rank, units)
+
+    def _lift(self, patience: Patience) -> None:
+        for key in patience.wants:
+            self._queues.free(key, patience.waiter.rank)
+        self._ledger.freed.extend(patience.wants)
+
+
+def _is_out_of_reach(key: QueueKey) -> bool:
+    """Whether it is that of those who want more of an adaptive pool than it has at present."""
+    return key[0] == "larger"

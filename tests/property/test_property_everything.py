@@ -18,3 +18,8 @@ def test_monkeys_do_what_they_are_for() -> None:
     monkeys: list[EverythingMonkey] = [run(seed, _STEPS) for seed in range(100, 108)]
     assert sum(monkey.grants for monkey in monkeys) > 200
     assert all(sum(getattr(monkey, what) for monkey in monkeys) for what in ("probes", "shed", "taken"))
+
+
+@pytest.mark.parametrize(("seed", "steps"), [(80_056, 400), (50_248, 500)])
+def test_seeds_that_found_something_find_nothing(seed: int, steps: int) -> None:
+    run(seed, steps)

@@ -7,6 +7,7 @@ from core_desk import Desk, rules_of
 
 from coordd.core.commands import (
     AcquireBundle,
+    ReleaseResource,
     RequestLock,
     ReserveResource,
     ScheduleRequest,
@@ -16,7 +17,7 @@ from coordd.core.commands import (
 )
 from coordd.core.limits import HOUR, MINUTE, SECOND
 from coordd.core.outcomes import Granted, Queued, Reason
-from coordd.core.rules import CRITICAL, LOW, PoolRule
+from coordd.core.rules import CRITICAL, LOW, PoolRule, TypeRule
 
 PATIENCE = 10 * SECOND
 
@@ -246,3 +247,34 @@ def test_where_workers_share_one_that_moves_there_leaves_it_to_whose_turn_it_is(
     other = desk.wait(ReserveResource(type="db", units=2, worker="w9", wait_ns=HOUR))
     desk.release(held)
     assert (desk.granted(waiter), desk.granted(other) is not None) == (None, True)
+
+
+def test_one_that_waits_for_a_pool_to_grow_keeps_nothing_from_anybody() -> None:
+    pools = {"conns": PoolRule(capacity=3, capacity_min=1, capacity_max=6)}
+    types = {"db": TypeRule(ttl_ns=HOUR, pool="conns")}
+    desk = Desk(rules_of(bundle_patience_ns=PATIENCE, pools=pools, types=types))
+    wants_five = acquire(reservations=(ReserveResource(type="db", units=5, worker="big", ttl_ns=HOUR),))
+    outcome = desk.do(wants_five)
+    assert isinstance(outcome, Queued)
+    desk.advance(PATIENCE)
+    # Its patience runs out while it waits for the pool: its lock is for whoever asks.
+    held = desk.do(small()[0])
+    assert isinstance(held, Granted)
+    # Grown, the pool lets it move on to wait for the lock; then what it wants is set aside.
+    desk.do(UpdatePool(name="conns", capacity=5))
+    assert desk.refused(ReserveResource(type="db", worker="w9")).reason == Reason.QUEUED_AHEAD
+
+
+def test_one_that_meets_a_pool_that_has_shrunk_leaves_the_rest_to_others() -> None:
+    pools = {"conns": PoolRule(capacity=5, capacity_min=1, capacity_max=6)}
+    types = {"db": TypeRule(ttl_ns=HOUR, pool="conns")}
+    desk = Desk(rules_of(bundle_patience_ns=PATIENCE, pools=pools, types=types))
+    held, unit = desk.lock("a", ttl_ns=HOUR), desk.reserve(ttl_ns=HOUR)
+    waiting(desk, reservations=(ReserveResource(type="db", units=5, worker="big", ttl_ns=HOUR),))
+    desk.advance(PATIENCE)
+    assert desk.refused(small()[1]).reason == Reason.QUEUED_AHEAD
+    desk.do(ReleaseResource(id=unit.id, worker="w1", result=2))
+    desk.release(held)
+    # It waits for the pool to grow by now, and keeps neither the lock nor units.
+    for command in small():
+        assert isinstance(desk.do(command), Granted)
