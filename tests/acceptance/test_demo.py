@@ -69,7 +69,8 @@ def test_with_two_classes_both_are_answered() -> None:
     assert [figures[key] for key in ("tweets", "duplicates", "upstream_429")] == [TWEETS, 0, 0]
     by_class = [figures[f"{name}_wait_ms"]["replies"] for name in ("critical", "low")]
     assert min(by_class) > 0
-    assert sum(by_class) >= TWEETS
+    # The killed worker had several in hand; of some it had not yet said that it answers them.
+    assert sum(by_class) + figures["unknown"] >= TWEETS
     assert figures["critical_to_low"] > 0
 
 
