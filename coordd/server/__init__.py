@@ -1,0 +1,26 @@
+"""Start-up and shut-down of the daemon."""
+
+from coordd.server.addresses import AddressUnusable
+from coordd.server.daemon import OPTIONS, Daemon
+from coordd.server.log import configure_log
+from coordd.server.serving import (
+    EXIT_ADDRESS,
+    EXIT_STOPPED,
+    EXIT_STORE_FAILED,
+    EXIT_UNUSABLE,
+    run,
+    serve,
+)
+
+__all__ = [
+    "EXIT_ADDRESS",
+    "EXIT_STOPPED",
+    "EXIT_STORE_FAILED",
+    "EXIT_UNUSABLE",
+    "OPTIONS",
+    "AddressUnusable",
+    "Daemon",
+    "configure_log",
+    "run",
+    "serve",
+]

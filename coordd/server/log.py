@@ -1,0 +1,44 @@
+"""The log on stderr: for people or as JSON, our own lines and what libraries say from WARNING up.
+
+Owns: the log's form. Must not know: what is logged.
+"""
+
+import logging
+import sys
+
+import structlog
+
+from coordd.config import LogSettings
+
+
+def configure_log(settings: LogSettings) -> None:
+    """Write the log to stderr, for people or as JSON: ours, and what libraries say from WARNING up."""
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    shared: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *_renderers(is_json=settings.format == "json"),
+    ]
+    structlog.configure(
+        processors=shared,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *shared]
+        )
+    )
+    logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+
+
+def _renderers(*, is_json: bool) -> list[structlog.typing.Processor]:
+    if is_json:
+        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    # Without the local variables: a traceback is for the operator's terminal, not for the data of clients.
+    plain = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
+    return [plain]

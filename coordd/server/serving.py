@@ -1,0 +1,148 @@
+"""One run of the daemon: its log, its signals, its exit code.
+
+Rules: what can't start says why in one line. Told to stop, it grants nothing more, ends what waits, lets what
+is under way finish, and is gone; told twice, it does not wait.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from coordd.config import Settings
+from coordd.core.limits import SECOND
+from coordd.engine import Defect, EngineError
+from coordd.server.addresses import AddressUnusable
+from coordd.server.daemon import Daemon
+from coordd.server.log import configure_log
+from coordd.server.tasks import first
+from coordd.store.protocol import StoreError, Unusable
+
+EXIT_STOPPED: Final = 0
+EXIT_UNUSABLE: Final = 3
+EXIT_STORE_FAILED: Final = 4
+EXIT_ADDRESS: Final = 5
+
+# After a failed commit every call ends at once; this is for their replies to leave.
+_FAILED_GRACE_S: Final = 1.0
+
+# A call that changes something and is forgotten by itself; of a kind that is there unless configured away.
+_EXAMPLE: Final = '{"item": "tweet:1", "worker": "me", "kind": "reply", "ttl": "60s"}'
+
+_logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+
+def run(settings: Settings) -> int:
+    """Serve until told to stop; return the exit code. See `serve`."""
+    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        return runner.run(serve(settings))
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop  # noqa: PLC0415  -- not for every platform, and everything works without it
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+async def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT, or until the store fails; return the exit code.
+
+    0: stopped. 3: the store can't be opened. 4: the store failed. 5: the address can't be listened on.
+    """
+    configure_log(settings.log)
+    daemon = Daemon(settings)
+    with _signals() as (stop, hurry):
+        try:
+            await daemon.start()
+        except AddressUnusable as error:
+            _logger.error(str(error))
+            return EXIT_ADDRESS
+        except Unusable as error:
+            _logger.error(str(error))
+            return EXIT_UNUSABLE
+        data = settings.store.path.absolute()
+        await _log_serving(daemon, data)
+        _announce(daemon.address, data)
+        return await _serve_until(daemon, stop, hurry, settings.server.drain_timeout_ns / SECOND)
+
+
+async def _serve_until(daemon: Daemon, stop: asyncio.Event, hurry: asyncio.Event, grace_s: float) -> int:
+    failure = asyncio.create_task(_failure(daemon))
+    try:
+        await first(asyncio.shield(failure), stop.wait())
+        if failure.done():
+            grace_s = min(grace_s, _FAILED_GRACE_S)
+        else:
+            _logger.info("stopping: waits up to %g s for calls under way", grace_s)
+        await daemon.stop(grace_s, hurry)
+    except StoreError as error:
+        _logger.error(str(error))
+        return EXIT_STORE_FAILED
+    finally:
+        failed = failure.done()
+        failure.cancel()
+    _logger.info("stopped")
+    return EXIT_STORE_FAILED if failed else EXIT_STOPPED
+
+
+async def _failure(daemon: Daemon) -> None:
+    error = await daemon.engine.failure()
+    if isinstance(error, Defect):
+        _logger.critical(
+            "a bug; nothing unsaved was acknowledged", error=str(error), exc_info=error.__cause__
+        )
+    else:
+        _logger.critical("the store failed; nothing unsaved was acknowledged", error=str(error))
+
+
+async def _log_serving(daemon: Daemon, data: Path) -> None:
+    try:
+        counts = await daemon.engine.read(lambda machine, _: machine.counts())
+    except EngineError:
+        # It has failed already; that is told as any failure is.
+        return
+    _logger.info(
+        "serving",
+        address=daemon.address,
+        data=str(data),
+        locks=counts.locks,
+        reservations=counts.reservations,
+        permits=counts.permits,
+        bookings=counts.bookings,
+        waiters=counts.waiters,
+    )
+
+
+def _announce(address: str, data: Path) -> None:
+    sys.stdout.write(
+        f"coordd serving on {address} (data: {data})\n"
+        f"try: grpcurl -plaintext -d '{_EXAMPLE}' {address} coordd.v1.EngagementService/RequestLock\n"
+        f"try: coordctl --address {address} status\n"
+    )
+    sys.stdout.flush()
+
+
+@contextmanager
+def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
+    """Return two events: the first is set by the first SIGTERM or SIGINT, the second by the second."""
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def told() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    for number in numbers:
+        loop.add_signal_handler(number, told)
+    try:
+        yield stop, hurry
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
