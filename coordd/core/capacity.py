@@ -43,13 +43,13 @@ class Sized(Protocol):
 class Adaptive:
     """What one pool has learnt. `record` None: nothing, its capacity is as configured, or pinned."""
 
-    __slots__ = ("is_pinned", "pool", "record", "scheduled_at")
+    __slots__ = ("is_pinned", "pool", "record", "scheduled")
 
     def __init__(self, pool: Sized) -> None:
         self.pool = pool
         self.record: Capacity | None = None
         self.is_pinned = False
-        self.scheduled_at = 0
+        self.scheduled = 0
 
     def clamp(self, capacity_milli: int) -> int:
         """Return the nearest capacity within the pool's bounds, in thousandths."""

@@ -19,14 +19,14 @@ from coordd.core.waiters import Waiter
 class Patience:
     """A waiter's patience: `is_out` once it is over. `wants`: units of each thing. `key`: where it queues."""
 
-    __slots__ = ("is_out", "key", "scheduled_at", "waiter", "wants")
+    __slots__ = ("is_out", "key", "scheduled", "waiter", "wants")
 
     def __init__(self, waiter: Waiter, wants: Mapping[QueueKey, int]) -> None:
         self.waiter = waiter
         self.wants = wants
         self.key = waiter.key
         self.is_out = False
-        self.scheduled_at = 0
+        self.scheduled = 0
 
 
 class Earmarks:

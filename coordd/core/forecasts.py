@@ -161,13 +161,13 @@ class Forecasts:
         "_subject",
         "highest",
         "key",
-        "scheduled_at",
+        "scheduled",
     )
 
     def __init__(self, subject: str, key: QueueKey, lengths_ns: Sequence[int], ledger: Ledger) -> None:
         self.key = key
         self.highest = 0
-        self.scheduled_at = 0
+        self.scheduled = 0
         self._subject = subject
         self._lengths_ns = tuple(lengths_ns)
         self._deadlines = ledger.deadlines
@@ -185,7 +185,7 @@ class Forecasts:
     def count(self, priority: int, units: int, now: int) -> None:
         """Count what is asked for."""
         self._counts[priority] += units
-        if not self.scheduled_at:
+        if not self.scheduled:
             self._begins = now - now % BIN_NS
             self._deadlines.schedule(self, next_bin(now))
 
@@ -240,7 +240,7 @@ class Forecasts:
 
     def pending(self) -> tuple[int, ...]:
         """Return what is counted and not yet learnt from."""
-        return (self._begins, *self._counts) if self.scheduled_at else ()
+        return (self._begins, *self._counts) if self.scheduled else ()
 
     def _class(self, priority: int) -> ClassForecast:
         if priority not in self._classes:

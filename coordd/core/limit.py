@@ -43,7 +43,7 @@ class Limit:
         "pace",
         "promises",
         "rule",
-        "scheduled_at",
+        "scheduled",
         "shares",
         "violations",
         "windows",
@@ -74,7 +74,7 @@ class Limit:
         self.lessons = Lessons()
         self.violations = 0
         # Due when the oldest open permit's time passes.
-        self.scheduled_at = 0
+        self.scheduled = 0
 
     def kept_at(self, at: int, priority: int, count: int, now: int) -> Kept | None:
         """Return what a class that wants `count` at the instant `at` must leave of each window."""

@@ -30,12 +30,12 @@ _NO_KIND = KindRule()
 class Rest:
     """An item that rests after a lease ran out unreleased, because its holder may still be acting."""
 
-    __slots__ = ("scheduled_at", "scope", "until")
+    __slots__ = ("scheduled", "scope", "until")
 
     def __init__(self, scope: str, until: int) -> None:
         self.scope = scope
         self.until = until
-        self.scheduled_at = 0
+        self.scheduled = 0
 
 
 class Locks:

@@ -330,7 +330,7 @@ class RateLimits:
         self._ledger.live[permit.id] = permit
         limit.open[permit.id] = permit
         limit.in_flight += permit.count
-        if not limit.scheduled_at:
+        if not limit.scheduled:
             self._ledger.deadlines.schedule(limit, permit.use_by)
 
     def _end(self, permit: Permit, now: int) -> None:

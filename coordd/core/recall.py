@@ -19,7 +19,7 @@ T = TypeVar("T")
 class Recall(Generic[T]):
     """A queue of things to forget `keep_ns` (or up to 0.1 % more) after they were remembered, by `forget`."""
 
-    __slots__ = ("_deadlines", "_entries", "_forget", "_keep_ns", "_sweep_after_ns", "scheduled_at")
+    __slots__ = ("_deadlines", "_entries", "_forget", "_keep_ns", "_sweep_after_ns", "scheduled")
 
     def __init__(self, deadlines: Deadlines, keep_ns: int, forget: Callable[[T], None]) -> None:
         self._deadlines = deadlines
@@ -27,7 +27,7 @@ class Recall(Generic[T]):
         self._sweep_after_ns = keep_ns + (keep_ns >> 10)
         self._forget = forget
         self._entries: deque[tuple[int, T]] = deque()
-        self.scheduled_at = 0
+        self.scheduled = 0
 
     def __len__(self) -> int:
         """Things remembered."""
@@ -36,7 +36,7 @@ class Recall(Generic[T]):
     def remember(self, thing: T, now: int) -> None:
         """Forget `thing` `keep_ns` from `now`, which is never less than at the last call."""
         self._entries.append((now, thing))
-        if not self.scheduled_at:
+        if not self.scheduled:
             self._deadlines.schedule(self, now + self._sweep_after_ns)
 
     def forget_oldest(self) -> None:

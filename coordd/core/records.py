@@ -94,7 +94,7 @@ class Lock(Struct, gc=False):
     preempt_at: int = 0
     scope: str = ""
     # When the deadline heap will look at it; 0 once it has ended.
-    scheduled_at: int = 0
+    scheduled: int = 0
 
     def row(self) -> Row:
         """See `Record.row`."""
@@ -139,7 +139,7 @@ class Reservation(Struct, gc=False):
     preempt_at: int = 0
     # The class it was asked for in.
     priority: int = 2
-    scheduled_at: int = 0
+    scheduled: int = 0
 
     def row(self) -> Row:
         """See `Record.row`."""
@@ -179,7 +179,7 @@ class Booking(Struct, gc=False):
     claim_until: int
     use_by: int
     request_id: str = ""
-    scheduled_at: int = 0
+    scheduled: int = 0
 
     def row(self) -> Row:
         """See `Record.row`."""
@@ -325,7 +325,7 @@ class Session(Struct, gc=False):
     leases: "dict[int, Lock | Reservation]" = {}
     # The waits that were begun in it, by id.
     waits: dict[int, None] = {}
-    scheduled_at: int = 0
+    scheduled: int = 0
 
     def row(self) -> Row:
         """See `Record.row`."""
@@ -352,7 +352,7 @@ class Escalation(Struct, gc=False):
     decided_by: str = ""
     # Why it was decided so; told, and not kept.
     reason: str = ""
-    scheduled_at: int = 0
+    scheduled: int = 0
 
     def row(self) -> Row:
         """See `Record.row`."""

@@ -80,7 +80,7 @@ class Sharer:
         "is_active",
         "rate",
         "rate_at",
-        "scheduled_at",
+        "scheduled",
         "shares",
         "urgency",
         "wanted",
@@ -101,7 +101,7 @@ class Sharer:
         self.wanted = 0
         self.rate = 0.0
         self.rate_at = 0
-        self.scheduled_at = 0
+        self.scheduled = 0
 
     @property
     def efficiency_ppm(self) -> int:

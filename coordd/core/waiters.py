@@ -33,7 +33,7 @@ class Waiter:
         "key",
         "order_ns",
         "promised_at",
-        "scheduled_at",
+        "scheduled",
         "times_out_at",
     )
 
@@ -49,7 +49,7 @@ class Waiter:
         self.away_until = 0
         self.key: QueueKey = ()
         self.promised_at = 0
-        self.scheduled_at = 0
+        self.scheduled = 0
 
     @property
     def rank(self) -> Rank:

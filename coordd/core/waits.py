@@ -46,11 +46,11 @@ from coordd.core.waiters import Waiter
 class Wake:
     """The deadline of a queue whose head only waits for time to pass."""
 
-    __slots__ = ("key", "scheduled_at")
+    __slots__ = ("key", "scheduled")
 
     def __init__(self, key: QueueKey) -> None:
         self.key = key
-        self.scheduled_at = 0
+        self.scheduled = 0
 
 
 class Waits:

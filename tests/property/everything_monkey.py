@@ -1064,7 +1064,7 @@ class EverythingMonkey:
                 view = machine.item(item, kind, self.now)
                 assert (view.lock, view.delayed_until, view.waiters) == (None, 0, 0)
         heap = machine._ledger.deadlines._heap
-        kinds = {type(entry[2]).__name__ for entry in heap if entry[2].scheduled_at == entry[0]}
+        kinds = {type(entry[1]).__name__ for entry in heap if entry[1].scheduled == entry[0]}
         assert kinds <= {"Forecasts"}, kinds
         assert machine.digest() == machine.digest()
 

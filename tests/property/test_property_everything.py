@@ -20,6 +20,6 @@ def test_monkeys_do_what_they_are_for() -> None:
     assert all(sum(getattr(monkey, what) for monkey in monkeys) for what in ("probes", "shed", "taken"))
 
 
-@pytest.mark.parametrize(("seed", "steps"), [(80_056, 400), (50_248, 500)])
+@pytest.mark.parametrize(("seed", "steps"), [(80_056, 400), (50_248, 500), (90_076, 400)])
 def test_seeds_that_found_something_find_nothing(seed: int, steps: int) -> None:
     run(seed, steps)

@@ -5,7 +5,7 @@ class Alarm:
     """Something that can fall due."""
 
     def __init__(self) -> None:
-        self.scheduled_at = 0
+        self.scheduled = 0
 
 
 def popped(deadlines: Deadlines, now: int) -> list[object]:
@@ -31,7 +31,7 @@ def test_nothing_is_due_early() -> None:
     deadlines.schedule(alarm, 5)
     assert deadlines.pop_due(4) is None
     assert deadlines.pop_due(5) is alarm
-    assert alarm.scheduled_at == 0
+    assert alarm.scheduled == 0
 
 
 def test_new_instant_replaces_the_old() -> None:
@@ -88,3 +88,15 @@ def test_target_whose_deadline_only_ever_comes_earlier_leaves_a_bounded_heap() -
         deadlines.schedule(target, at)
     assert len(deadlines) < 5_000
     assert deadlines.next_at() == 1
+
+
+def test_target_that_was_moved_away_and_back_comes_after_those_scheduled_meanwhile() -> None:
+    for is_looked_at in (False, True):
+        deadlines, mover, other = Deadlines(), Alarm(), Alarm()
+        deadlines.schedule(mover, 5)
+        deadlines.schedule(mover, 9)
+        deadlines.schedule(other, 5)
+        if is_looked_at:
+            assert deadlines.next_at() == 5
+        deadlines.schedule(mover, 5)
+        assert popped(deadlines, 9) == [other, mover]

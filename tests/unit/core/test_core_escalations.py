@@ -252,7 +252,7 @@ def test_an_escalation_says_who_waits_for_what_and_who_holds_it(desk: Desk) -> N
         holder_id=held.token,
         opened_at=desk.now,
         decide_by=desk.now + TIMEOUT,
-        scheduled_at=desk.now + TIMEOUT,
+        scheduled=escalation.scheduled,
     )
     assert told(desk) == [(True, 0, "")]
 
