@@ -17,7 +17,7 @@ from coordd.core.headers import NOT_TOLD, Headers, Told
 from coordd.core.ledger import Ledger
 from coordd.core.lengths import spell_length
 from coordd.core.limit import Limit
-from coordd.core.limits import REPORTS_BELIEVED, SECOND
+from coordd.core.limits import REPORTS_BELIEVED, SECOND, WINDOW_NS_MAX
 from coordd.core.outcomes import Alert, LimitLearned
 from coordd.core.records import ForeignUsage, LearnedLimit, Permit, Table
 from coordd.core.window import Window
@@ -47,7 +47,8 @@ class Upstream:
             if told.limit > 0:
                 self._learn_limit(limit, window, told.limit, now)
             if told.remaining != NOT_TOLD and permit is not None:
-                self._learn_remaining(limit, window, told, permit, now)
+                held_ns = min(_reset_ns(told, headers), window.length_ns)
+                self._learn_remaining(limit, window, told.remaining, permit, now, held_ns=held_ns)
         return self._pause_ns(limit, headers)
 
     def forget(self, limit: Limit, lengths_ns: Iterable[int]) -> None:
@@ -104,7 +105,9 @@ class Upstream:
             )
         )
 
-    def _learn_remaining(self, limit: Limit, window: Window, told: Told, permit: Permit, now: int) -> None:
+    def _learn_remaining(
+        self, limit: Limit, window: Window, remaining: int, permit: Permit, now: int, *, held_ns: int
+    ) -> None:
         """Reckon what others use, so that effective remaining = min(ours, upstream's - in flight).
 
         Upstream counted the call at some instant between its grant and now. Of our calls it then knew at
@@ -115,10 +118,9 @@ class Upstream:
         """
         window.roll(now)
         ours = window.used - window.foreign + window.left_since(permit.granted_at)
-        floor = window.limit - told.remaining - ours
+        floor = window.limit - remaining - ours
         ceilings = limit.lessons.ceilings.setdefault(window.length_ns, deque(maxlen=REPORTS_BELIEVED))
         ceilings.append(floor + min(limit.in_flight, ours))
-        held_ns = window.length_ns if told.reset_ns == NOT_TOLD else min(told.reset_ns, window.length_ns)
         self._hold(limit, window, max(0, floor, min(ceilings)), now + held_ns, now)
 
     def _hold(self, limit: Limit, window: Window, count: int, until: int, now: int) -> None:
@@ -153,6 +155,15 @@ class Upstream:
                     f"{spell_length(max_ns)} is believed.",
                 )
             )
+
+
+def _reset_ns(told: Told, headers: Headers) -> int:
+    """Return when what is used comes back, from now. A reset; else, of an empty window, when to try again."""
+    if told.reset_ns != NOT_TOLD:
+        return told.reset_ns
+    if told.remaining == 0 and headers.retry_after_ns != NOT_TOLD:
+        return headers.retry_after_ns
+    return WINDOW_NS_MAX
 
 
 def _window(limit: Limit | None, length_ns: int) -> Window | None:

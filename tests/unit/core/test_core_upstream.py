@@ -283,6 +283,13 @@ def test_without_a_reset_it_is_held_for_the_windows_length(desk: Desk) -> None:
     desk.permit("e")
 
 
+def test_without_a_reset_an_empty_window_is_held_until_upstream_says_to_come_back(desk: Desk) -> None:
+    desk.report(desk.permit("e"), status_code=429, headers=(*x(100, 0), ("Retry-After", "30")))
+    assert remaining(desk) == 0
+    desk.advance(30 * SECOND)
+    assert remaining(desk) == 99
+
+
 def test_a_reset_that_is_now_holds_nothing(desk: Desk) -> None:
     call(desk, x(100, 10, 300))
     call(desk, x(100, 9, 0))
