@@ -80,9 +80,9 @@ class Engine:
         self, rules: Rules, store: Store, *, history_retention_ns: int = 0, clock: Clock | None = None
     ) -> None:
         self.store = store
-        # Wait streams by waiter id, and watchers; theirs to leave.
+        # Wait streams by waiter id, and watchers in the order in which they came; theirs to leave.
         self.waits: dict[int, Wait] = {}
-        self.watchers: set[Watch] = set()
+        self.watchers: dict[Watch, None] = {}
         self.sessions = SessionRoutes()
         # Grants to waits of which nobody is known to have been told, by id: only these may go back.
         self._untold: set[int] = set()

@@ -54,7 +54,7 @@ class Watch:
 
     __slots__ = ("_bytes", "_error", "_events", "_missed", "_signal", "_watchers")
 
-    def __init__(self, watchers: "set[Watch]") -> None:
+    def __init__(self, watchers: "dict[Watch, None]") -> None:
         self._watchers = watchers
         # Each with its size, and the sum of the sizes.
         self._events: deque[tuple[Event, int]] = deque()
@@ -64,13 +64,13 @@ class Watch:
         self._error: Exception | None = None
 
     async def __aenter__(self) -> "Watch":
-        self._watchers.add(self)
+        self._watchers[self] = None
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._watchers.discard(self)
+        self._watchers.pop(self, None)
 
     def __aiter__(self) -> "Watch":
         return self

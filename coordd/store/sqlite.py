@@ -6,21 +6,20 @@ Rules: a file is looked at read-only before anything is written near it; a commi
 Must not know: what the records mean.
 """
 
-import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing, suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import aiosqlite
 import msgspec
 
 from coordd.core.records import Batch, Engagement, Lock, Reservation, Row, Table
 from coordd.store.owner import Owner
 from coordd.store.protocol import CommitFailed, EngagementCount, Opened, Unusable
+from coordd.store.threads import Connection, Threads
 
 __all__ = ["SqliteStore"]
 
@@ -35,39 +34,24 @@ _SQL: Final = resources.files("coordd.store") / "sql"
 _MARKS: Final = "meta"
 _LIVE_TABLES: Final = tuple(table for table in Table if table is not Table.ENGAGEMENTS)
 
-_Result = TypeVar("_Result")
 _Record = TypeVar("_Record")
 
 
-class _Connection(aiosqlite.Connection):
-    """A connection that can run a whole function on its thread.
+class SqliteStore:
+    """The store in the file `path`; see `coordd.store.protocol.Store`. Used by one event loop.
 
-    Why: each of aiosqlite's own methods is a hop to the thread and back, and a batch is some twenty of them.
-    `_execute` queues any callable, and is for subclasses; the public ways to run code there are callbacks.
+    Args: threads: where it waits for the disk, instead of its own.
     """
 
-    def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
-        super().__init__(connector, iter_chunk_size=64)
-        # A process that ends without `close`, on an error, must end; what is committed is on disk already.
-        self._thread.daemon = True
-
-    async def run(self, function: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        """Call `function` with the connection, on its thread, after all that was queued before."""
-        result: _Result = await self._execute(lambda: function(self._conn))  # type: ignore[no-untyped-call]
-        return result
-
-
-class SqliteStore:
-    """The store in the file `path`; see `coordd.store.protocol.Store`. Used by one event loop."""
-
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, threads: Threads | None = None) -> None:
         # Two names for one file must lead to one owner file.
         self._path = Path(path).resolve()
+        self._threads = threads or Threads()
         self._owner: Owner | None = None
-        self._writer: _Connection | None = None
-        self._reader: _Connection | None = None
+        self._writer: Connection | None = None
+        self._reader: Connection | None = None
         # Counting a long history takes most of a second; no other question waits behind it.
-        self._counter: _Connection | None = None
+        self._counter: Connection | None = None
         self._puts: dict[Table, str] = {}
         self._deletes: dict[Table, str] = {}
         self._mark = _sql("mark.sql")
@@ -84,11 +68,11 @@ class SqliteStore:
     async def open(self, history_ns: int) -> Opened:
         """See `Store.open`. Makes the file (mode 0600) and its directory where they are missing."""
         try:
-            await asyncio.to_thread(self._prepare)
-            self._writer = await _connect(self._path, "rw")
+            await self._threads.call(self._prepare)
+            self._writer = await self._connect("rw")
             opened = await self._writer.run(lambda connection: self._start(connection, history_ns))
-            self._reader = await _connect(self._path, "ro")
-            self._counter = await _connect(self._path, "ro")
+            self._reader = await self._connect("ro")
+            self._counter = await self._connect("ro")
         except (sqlite3.Error, OSError) as error:
             await self.close()
             raise Unusable(f"{self._path}: {_reason(error)}") from error
@@ -118,6 +102,13 @@ class SqliteStore:
             _inspect(self._path)
         else:
             _create(self._path)
+
+    async def _connect(self, mode: str) -> Connection:
+        # No isolation level: transactions begin where we say so.
+        uri = f"{self._path.as_uri()}?mode={mode}"
+        return await self._threads.connect(
+            lambda: sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None)
+        )
 
     def _start(self, connection: sqlite3.Connection, history_ns: int) -> Opened:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -205,7 +196,7 @@ class SqliteStore:
         return [_record(Reservation, row) for row in rows]
 
 
-async def _query(reader: _Connection | None, sql: str, parameters: Mapping[str, str | int]) -> list[Any]:
+async def _query(reader: Connection | None, sql: str, parameters: Mapping[str, str | int]) -> list[Any]:
     assert reader is not None, "query before open"  # noqa: S101
     return await reader.run(lambda connection: connection.execute(sql, parameters).fetchall())
 
@@ -297,18 +288,6 @@ def _load(connection: sqlite3.Connection, history_ns: int) -> Opened:
     since = {"since": instant - history_ns}
     tables[Table.ENGAGEMENTS] = connection.execute(_sql("recent_engagements.sql"), since).fetchall()
     return Opened(sequence=sequence, instant=instant, last_id=last_id, tables=tables)
-
-
-async def _connect(path: Path, mode: str) -> _Connection:
-    def connect() -> sqlite3.Connection:
-        # No isolation level: transactions begin where we say so.
-        uri = f"{path.as_uri()}?mode={mode}"
-        return sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None)
-
-    connection = _Connection(connect)
-    # Its own __await__ returns itself, typed as its base class.
-    _ = await connection
-    return connection
 
 
 # ---------------------------------------------------------------------- SQL and values

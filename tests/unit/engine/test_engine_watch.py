@@ -21,7 +21,7 @@ async def test_outcomes_come_in_order_with_their_commands(engine: Engine) -> Non
     assert [type(event.outcome) for event in events] == [Granted, Refused, LockReleased]
     assert [event.command for event in events] == [lock(), lock(worker="w2"), release(held)]
     assert [event.at for event in events] == sorted(event.at for event in events)
-    assert engine.watchers == set()
+    assert not engine.watchers
 
 
 async def test_nothing_is_shown_before_its_commit(engine: Engine, store: GatedStore) -> None:

@@ -61,7 +61,7 @@ async def test_those_that_are_open_are_told_first_then_what_changes(engine: Engi
             (second, False, 0),
             (third, True, 0),
         ]
-    assert engine.watchers == set()
+    assert not engine.watchers
 
 
 async def test_the_default_is_said(engine: Engine) -> None:
