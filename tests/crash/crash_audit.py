@@ -8,7 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from crash_rig import CAPACITY, LIMIT, WINDOW_S, Held, Journal, Stubs
+from crash_daemon import CAPACITY, LIMIT, WINDOW_S
+from crash_rig import Held, Journal, Stubs
 
 from coordd.v1 import engagement_pb2, reservation_pb2
 
@@ -62,6 +63,15 @@ def over_issued(uses: Iterable[int]) -> list[int]:
         for first, used_at in zip(instants, instants[LIMIT:], strict=False)
         if used_at - first < WINDOW_S * 10**9
     ]
+
+
+def check(journal: Journal) -> None:
+    """Raise if what the fleet was told can't be true together."""
+    assert held_by_two(journal.locks) == []
+    assert units_above_capacity(journal.slots) <= 0
+    assert given_twice(journal.ids) == []
+    assert ids_out_of_order(journal.ids) == []
+    assert over_issued(journal.uses) == []
 
 
 async def lost_after_restart(stubs: Stubs, journal: Journal) -> list[Held]:

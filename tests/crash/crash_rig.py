@@ -6,17 +6,14 @@ believes what was acknowledged, and nothing else. Instants are `time.monotonic()
 
 import asyncio
 import itertools
-import os
-import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any
 
 import grpc
+from crash_daemon import KIND
 from google.protobuf.duration_pb2 import Duration
 
 from coordd.v1 import (
@@ -30,77 +27,9 @@ from coordd.v1 import (
     reservation_pb2_grpc,
 )
 
-CAPACITY: Final = 3
-WINDOW_S: Final = 2
-LIMIT: Final = 30
-KIND: Final = "analysis"
-_CONFIG: Final = f"""
-[server]
-address = "127.0.0.1:0"
-[log]
-level = "error"
-[kinds.{KIND}]
-lock_delay = "0s"
-[pools.small]
-capacity = {CAPACITY}
-[types.slot]
-pool = "small"
-[limits.post]
-windows = {{ "{WINDOW_S}s" = {LIMIT}, "1h" = {LIMIT * 1000} }}
-use_within = "500ms"
-[waits]
-resume_grace = "1m"
-[recovery]
-grace = "1s"
-"""
-
 
 def duration(seconds: float) -> Duration:
     return Duration(seconds=int(seconds), nanos=round(seconds % 1 * 1e9))
-
-
-class Daemon:
-    """The real daemon, as a process, on one data file; killed and started as often as one likes."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "coordd.db"
-        self._config = folder / "coordd.toml"
-        self._config.write_text(f'{_CONFIG}[store]\npath = "{self.path}"\n')
-        self._process: asyncio.subprocess.Process | None = None
-        self.address = ""
-
-    async def launch(self) -> None:
-        """Start the process."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("COORDD_")}
-        self._process = await asyncio.create_subprocess_exec(
-            Path(sys.executable).with_name("coordd"),
-            "serve",
-            "--config",
-            self._config,
-            stdout=asyncio.subprocess.PIPE,
-            env=environment,
-        )
-
-    async def serving(self) -> None:
-        """Wait until it serves."""
-        assert self._process is not None
-        assert self._process.stdout is not None
-        line = (await self._process.stdout.readline()).decode()
-        assert line.startswith("coordd serving on "), line
-        self.address = line.split()[3]
-
-    async def end(self, number: signal.Signals) -> int:
-        """Send a signal, wait for the end, and return the exit code."""
-        assert self._process is not None
-        self._process.send_signal(number)
-        await self._process.communicate()
-        assert self._process.returncode is not None
-        return self._process.returncode
-
-    async def close(self) -> None:
-        """Leave no process behind, whatever happened."""
-        if self._process is not None and self._process.returncode is None:
-            await self.end(signal.SIGKILL)
 
 
 @dataclass
@@ -161,7 +90,7 @@ class Fleet:
         self._channels: list[grpc.aio.Channel] = []
         self.stubs: Stubs | None = None
         self._connected = asyncio.Event()
-        self._is_stopping = False
+        self._may_lose_it = self._is_stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
     # -- the wire --------------------------------------------------------------------------------------------
@@ -170,6 +99,7 @@ class Fleet:
         """Make ready to call the daemon at `address`; nobody but the caller calls before `go_on`."""
         self._channels.append(grpc.aio.insecure_channel(address))
         self.stubs = Stubs(self._channels[-1])
+        self._may_lose_it = False
 
     def go_on(self) -> None:
         """Let everybody call."""
@@ -178,6 +108,10 @@ class Fleet:
     def disconnect(self) -> None:
         """Let nobody call: the daemon is about to go. Calls under way see it go."""
         self._connected.clear()
+
+    def expect_end(self) -> None:
+        """Take it that the daemon goes at any time from now on; whoever sees it go calls no more."""
+        self._may_lose_it = True
 
     async def close(self) -> None:
         """Leave nothing behind, whatever happened."""
@@ -198,6 +132,8 @@ class Fleet:
             except grpc.aio.AioRpcError as error:
                 if error.code() != grpc.StatusCode.UNAVAILABLE:
                     raise
+                if self._may_lose_it and stubs is self.stubs:
+                    self.disconnect()
                 is_killed = stubs is not self.stubs or not self._connected.is_set()
                 assert is_killed, "the daemon went away by itself"
             self.journal.repeats += tries == 0

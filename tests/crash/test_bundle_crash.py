@@ -14,7 +14,8 @@ from typing import Any
 
 import crash_audit as audit
 import pytest
-from crash_rig import CAPACITY, KIND, Daemon, Fleet, Held, Journal, duration, last
+from crash_daemon import CAPACITY, KIND, Daemon
+from crash_rig import Fleet, Held, Journal, duration, last
 
 from coordd.v1 import bundle_pb2, rate_limit_pb2
 
