@@ -1,7 +1,7 @@
 """The real daemon on a disk that fails under it while 18 clients work: it stops at once and loses nothing.
 
-By docs/semantics.md section 15: a commit that fails is the last one, health says so first, the log says why in
-a line, the exit code is 4, and the next start has all that was acknowledged.
+By docs/semantics.md section 15: a commit that fails is the last one, health says so first, the log says why
+in a line, the exit code is 4, and the next start has all that was acknowledged.
 """
 
 import asyncio
