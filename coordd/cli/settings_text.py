@@ -3,12 +3,12 @@
 Must not know: what the settings mean. A new key shows up by itself.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import BaseModel
 
-from coordd.config import Length, PoolSettings, Settings, section_model
+from coordd.config import OF_A_NAMESPACE, Length, PoolSettings, Settings, section_model
 from coordd.core.lengths import spell_length
 
 __all__ = ["settings_lines"]
@@ -18,17 +18,30 @@ _NONE: Final = "-"
 
 
 def settings_lines(settings: Settings) -> Iterator[str]:
-    """Yield the lines: a block for each section, ` *` behind what differs from the default."""
+    """Yield the lines: a block for each section, ` *` behind what differs from the default.
+
+    The sections of namespaces come after those of the main file.
+    """
+    yield from _sections(settings, Settings.model_fields)
+    of_a_namespace = [name for name in Settings.model_fields if name in OF_A_NAMESPACE]
+    for name, file in settings.namespaces.items():
+        yield f"namespace {name}, {file.file}:"
+        yield ""
+        yield from _sections(settings.worlds[name], of_a_namespace)
+    yield "* differs from the default"
+
+
+def _sections(settings: Settings, names: Iterable[str]) -> Iterator[str]:
     # Not `load`: the environment is a difference, too.
     defaults = Settings()
-    for name, field in Settings.model_fields.items():
+    for name in names:
+        field = Settings.model_fields[name]
         table, default = getattr(settings, name), getattr(defaults, name)
         if isinstance(table, BaseModel):
             yield from _aligned([[f"[{name}]"], *_pairs(_texts(table), _texts(default))])
         else:
             yield from _aligned(list(_columns(name, section_model(field.annotation), table, default)))
         yield ""
-    yield "* differs from the default"
 
 
 def _pairs(texts: Mapping[str, str], defaults: Mapping[str, str]) -> Iterator[list[str]]:

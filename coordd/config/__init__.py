@@ -7,12 +7,13 @@ Must not know: the state machine beyond `Rules`, and what a setting makes the da
 """
 
 from coordd.config.problems import ConfigError
-from coordd.config.reading import ENVIRONMENT, load, section_model
+from coordd.config.reading import ENVIRONMENT, OF_A_NAMESPACE, load, section_model
 from coordd.config.sections import (
     AgingSettings,
     EscalationSettings,
     LockSettings,
     LogSettings,
+    NamespaceSettings,
     RecoverySettings,
     RequestSettings,
     SchedulingSettings,
@@ -25,13 +26,15 @@ from coordd.config.sections import (
 )
 from coordd.config.settings import DEFAULT_KINDS, DEFAULT_POOLS, DEFAULT_TYPES, Settings
 from coordd.config.things import KindSettings, LimitSettings, PoolSettings, TypeSettings
-from coordd.config.values import Length, Shown, parse_length
+from coordd.config.values import DEFAULT_NAMESPACE, Length, Shown, parse_length
 
 __all__ = [
     "DEFAULT_KINDS",
+    "DEFAULT_NAMESPACE",
     "DEFAULT_POOLS",
     "DEFAULT_TYPES",
     "ENVIRONMENT",
+    "OF_A_NAMESPACE",
     "AgingSettings",
     "ConfigError",
     "EscalationSettings",
@@ -40,6 +43,7 @@ __all__ = [
     "LimitSettings",
     "LockSettings",
     "LogSettings",
+    "NamespaceSettings",
     "PoolSettings",
     "RecoverySettings",
     "RequestSettings",

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from coordd.config.problems import ConfigError, Problems
+from coordd.config.sections import StoreSettings
 from coordd.config.settings import Settings
 
 # Variable -> the key it overrides. Only what a deployment needs; an empty variable is as none.
@@ -25,6 +26,13 @@ ENVIRONMENT: Final = {
     "COORDD_LOG_LEVEL": ("log", "level"),
 }
 
+# What a namespace's file may say something of; all else is the process's.
+OF_A_NAMESPACE: Final = frozenset(
+    {
+        "store", "locks", "kinds", "pools", "types", "limits", "aging", "waits", "recovery", "requests",
+        "scheduling", "sharing", "workers", "worker_classes", "escalation", "sessions",
+    }
+)  # fmt: skip
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _SHOWN_INPUT_CHARS_MAX: Final = 60
 
@@ -38,6 +46,19 @@ def load(
             `limits.post_tweet.windows.1h=400`.
     Raises: ConfigError with all problems.
     """
+    data, overridden = _data(path, environment, changes)
+    problems: list[str] = []
+    worlds = dict(_worlds(data, path, problems))
+    settings = _validated(data, path, problems, overridden, worlds)
+    if settings is None or problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def _data(
+    path: Path | None, environment: Mapping[str, str], changes: Iterable[str]
+) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
+    """Return what is to be validated, and which variable or change has set what of it."""
     data = {} if path is None else _read(path)
     overridden: dict[tuple[str, ...], str] = {}
     for variable, (section, key) in ENVIRONMENT.items():
@@ -48,10 +69,60 @@ def load(
     for change in changes:
         for location in _merge(data, _read_change(change)):
             overridden[location] = change
+    return data, overridden
+
+
+def _validated(
+    data: Mapping[str, Any],
+    path: Path | None,
+    problems: list[str],
+    overridden: Mapping[tuple[str, ...], str],
+    worlds: Mapping[str, Settings],
+) -> Settings | None:
+    """Return the settings; or None, with what is wrong added to `problems`."""
     try:
-        return Settings.model_validate(data)
+        return Settings.model_validate(data, context=worlds)
     except ValidationError as error:
-        raise ConfigError(_problem_lines(error, path, overridden)) from error
+        problems += _problem_lines(error, path, overridden)
+    return None
+
+
+def _worlds(
+    data: Mapping[str, Any], path: Path | None, problems: list[str]
+) -> Iterator[tuple[str, Settings]]:
+    """Yield what the files of namespaces say, by name; add what is wrong in them to `problems`."""
+    for name, given in _named_files(data):
+        file = path.parent / given if path else Path(given)
+        try:
+            content = _read(file)
+        except ConfigError as error:
+            problems += error.problems
+            continue
+        of_the_process = content.keys() & Settings.model_fields.keys() - OF_A_NAMESPACE
+        problems += (f"{file}: {key}: belongs to the main file" for key in content if key in of_the_process)
+        tables = {key: table for key, table in content.items() if key not in of_the_process}
+        store = tables.setdefault("store", {})
+        if isinstance(store, dict):
+            store.setdefault("path", _data_file_beside(data, name))
+        if (settings := _validated(tables, file, problems, {}, {})) is not None:
+            yield name, settings
+
+
+def _named_files(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the namespaces that name a file; the others are told when the whole is validated."""
+    tables = data.get("namespaces")
+    for name, table in tables.items() if isinstance(tables, dict) else ():
+        file = table.get("file") if isinstance(table, dict) else None
+        if isinstance(file, str) and file and "\0" not in file:
+            yield name, file
+
+
+def _data_file_beside(data: Mapping[str, Any], name: str) -> str:
+    """Return where a namespace's data is by default: beside the main file's."""
+    store = data.get("store")
+    path = store.get("path") if isinstance(store, dict) else None
+    main = Path(path) if isinstance(path, str) else StoreSettings().path
+    return str(main.parent / f"{name}.db")
 
 
 def _read(path: Path) -> dict[str, Any]:

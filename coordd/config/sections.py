@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from coordd.config.problems import Problems
-from coordd.config.values import Address, Boost, DataPath, Grace, Length, Section, Shown
+from coordd.config.values import Address, Boost, DataPath, Grace, Length, NamespaceFile, Section, Shown
 from coordd.core.lengths import spell_length
 from coordd.core.limits import (
     DAY,
@@ -43,6 +43,18 @@ class ServerSettings(Section):
     drain_timeout_ns: Annotated[int, Length(0, HOUR)] = Field(
         10 * SECOND, description="How long calls in progress may take to end when the daemon is told to stop."
     )
+
+
+class NamespaceSettings(Section):
+    """Another fleet's world in the same daemon, with rules, limits and a data file of its own.
+
+    Calls name it in their metadata, `coordd-namespace`; those that name none are for the main file's,
+    `default`. A name is 1 .. 64 of `a-z`, `0-9`, `-` and `_`. Its file has the tables of the main one
+    but those of the process, as `[server]`, `[log]` and this. Its `[store] path` is `NAME.db` beside the main
+    data file, if it says none.
+    """
+
+    file: NamespaceFile = Field(description="Where the rules of this namespace are.")
 
 
 class StoreSettings(Section):

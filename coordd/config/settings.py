@@ -7,9 +7,10 @@ Must not know: the state machine beyond `Rules`, and what a setting makes the da
 
 import itertools
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from coordd.config.problems import Problems
 from coordd.config.sections import (
@@ -17,6 +18,7 @@ from coordd.config.sections import (
     EscalationSettings,
     LockSettings,
     LogSettings,
+    NamespaceSettings,
     RecoverySettings,
     RequestSettings,
     SchedulingSettings,
@@ -28,8 +30,9 @@ from coordd.config.sections import (
     WorkerSettings,
 )
 from coordd.config.things import KindSettings, LimitSettings, PoolSettings, TypeSettings
-from coordd.config.values import Name, Section
+from coordd.config.values import DEFAULT_NAMESPACE, Name, NamespaceName, Section
 from coordd.core.lengths import spell_length
+from coordd.core.limits import NAMESPACES_MAX
 from coordd.core.rules import CRITICAL, HIGH, LOW, MEDIUM, Rules
 
 # What exists if the file says nothing. A table of the same name in the file changes it key by key.
@@ -132,6 +135,18 @@ class Settings(Section):
     worker_classes: dict[Name, WorkerSettings] = Field({})
     escalation: EscalationSettings = EscalationSettings()
     sessions: SessionSettings = SessionSettings()
+    namespaces: dict[NamespaceName, NamespaceSettings] = Field({}, max_length=NAMESPACES_MAX)
+    # What their files say.
+    _worlds: dict[str, "Settings"] = PrivateAttr(default_factory=dict)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Take in what the namespaces' files say: `context`, from `load`."""
+        self._worlds = dict(context or {})
+
+    @property
+    def worlds(self) -> Mapping[str, "Settings"]:
+        """Return the settings of every namespace by name, this one's first."""
+        return {DEFAULT_NAMESPACE: self, **self._worlds}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -148,6 +163,14 @@ class Settings(Section):
         for name, limit in self.limits.items():
             for twice in {f"{name}@{credential}" for credential in limit.credentials} & self.limits.keys():
                 yield f"limits.{name}.credentials", f"{twice} is a limit of its own, too"
+        yield from self._shared_files()
+
+    def _shared_files(self) -> Iterator[tuple[str, str]]:
+        owners: dict[Path, str] = {}
+        for name, world in self.worlds.items():
+            owner = owners.setdefault(world.store.path.resolve(), name)
+            if owner != name:
+                yield f"namespaces.{name}.file", f"its data file is that of namespace {owner!r}, too"
 
     def _can_lend(self, name: str, to: str) -> bool:
         return name != to and name in self.pools and self.pools[name].capacity > 0

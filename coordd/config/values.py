@@ -26,10 +26,13 @@ from coordd.core.limits import (
 )
 from coordd.core.rules import CRITICAL, DENY, ESCALATE, HIGH, LOW, MEDIUM, WAIT, contradiction
 
+# The one that a call means which names none, and that the main file describes.
+DEFAULT_NAMESPACE: Final = "default"
 _PRIORITIES: Final = {"low": LOW, "medium": MEDIUM, "high": HIGH, "critical": CRITICAL}
 ON_CONFLICT: Final = {"wait": WAIT, "deny": DENY, "escalate": ESCALATE}
 _LENGTH: Final = re.compile(r"(?:[0-9]+(?:ms|d|h|m|s))+")
 _PART: Final = re.compile(r"([0-9]+)(ms|d|h|m|s)")
+_NAMESPACE: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
 
 
@@ -72,6 +75,14 @@ def _check_name(name: str) -> str:
     return name
 
 
+def _check_namespace(name: str) -> str:
+    if not _NAMESPACE.fullmatch(name):
+        raise ValueError("a namespace is named by 1..64 of a-z, 0-9, - and _, the first a letter or digit")
+    if name == DEFAULT_NAMESPACE:
+        raise ValueError("is this file itself")
+    return name
+
+
 def _check_address(address: str) -> str:
     match = _ADDRESS.fullmatch(address)
     if match is None or int(match[1]) > 65_535:
@@ -81,7 +92,7 @@ def _check_address(address: str) -> str:
 
 def _check_path(path: object) -> object:
     if path == "":
-        raise ValueError("is empty; it names the data file")
+        raise ValueError("is empty; it names a file")
     if isinstance(path, str) and "\0" in path:
         raise ValueError("has a NUL in it")
     return path
@@ -113,12 +124,17 @@ class Shown:
 
 
 Name = Annotated[str, AfterValidator(_check_name)]
+# It is a value of a header and the name of a file.
+NamespaceName = Annotated[str, AfterValidator(_check_namespace)]
 Address = Annotated[str, AfterValidator(_check_address), Shown("", "HOST:PORT; port 0 picks a free one")]
 DataPath = Annotated[
     Path,
     Field(strict=False),
     BeforeValidator(_check_path),
     Shown("", "a file; relative to the working directory"),
+]
+NamespaceFile = Annotated[
+    Path, Field(strict=False), BeforeValidator(_check_path), Shown("", "a file; relative to this one")
 ]
 Ttl = Annotated[int, Length(TTL_NS_MIN, TTL_NS_MAX)]
 Grace = Annotated[int, Length(0, DAY)]

@@ -19,6 +19,10 @@ REQUEST_ID_BYTES_MAX: Final = 128
 NAME_BYTES_MAX: Final = 64
 REASON_BYTES_MAX: Final = 512
 
+# Namespaces of one daemon. Each has three threads, five open files and a commit of its own under way; so many
+# are more fleets than one machine serves.
+NAMESPACES_MAX: Final = 64
+
 # Leases. Below 100 ms a renewal at a third of it is lost in scheduling noise; a day is longer than any one
 # task.
 TTL_NS_MIN: Final = 100 * MILLISECOND

@@ -7,6 +7,7 @@ from coordd.rpc.backend import Backend
 from coordd.rpc.bundle import BundleServicer
 from coordd.rpc.calls import Calls
 from coordd.rpc.engagement import EngagementServicer
+from coordd.rpc.namespaces import Namespaces, Routed
 from coordd.rpc.rate_limit import RateLimitServicer
 from coordd.rpc.reservation import ReservationServicer
 from coordd.rpc.session import SessionServicer
@@ -25,7 +26,7 @@ from coordd.v1.rate_limit_pb2_grpc import add_RateLimitServiceServicer_to_server
 from coordd.v1.reservation_pb2_grpc import add_ReservationServiceServicer_to_server
 from coordd.v1.session_pb2_grpc import add_SessionServiceServicer_to_server
 
-__all__ = ["SERVICERS", "SERVICES", "Backend", "Calls"]
+__all__ = ["SERVICERS", "SERVICES", "Backend", "Calls", "Namespaces", "Routed"]
 
 # Every service: what serves it, and the generated function that says which of its methods are what.
 SERVICERS: Final = (

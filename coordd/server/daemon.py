@@ -1,4 +1,4 @@
-"""The daemon: the store, the engine and the gRPC server over them.
+"""The daemon: a store and an engine for each namespace, and the gRPC server over them.
 
 Owns: what is built from what and in which order, and the transport's options. Rule: until the address is
 known to be free, no file is touched.
@@ -7,9 +7,8 @@ Must not know: signals, exit codes, the log's form.
 
 import asyncio
 import gc
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from typing import Final
 
 import grpc
@@ -19,11 +18,12 @@ from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
 from coordd import rpc
-from coordd.config import Settings
+from coordd.config import DEFAULT_NAMESPACE, Settings
 from coordd.engine import Clock, Engine
 from coordd.server.addresses import TAKEN_HINT, AddressUnusable, check_address
 from coordd.server.tasks import first
-from coordd.store.sqlite import SqliteStore
+from coordd.server.worlds import Worlds
+from coordd.store.protocol import CommitFailed
 
 # For calls that have just begun or are just sending their last.
 _LAST_GRACE_S: Final = 0.1
@@ -55,11 +55,11 @@ OPTIONS: Final[Mapping[str, int]] = {
 
 
 class Daemon:
-    """The store, the engine and the gRPC server over them. `start` once, then `stop` once.
+    """The worlds of all namespaces, and the gRPC server over them. `start` once, then `stop` once.
 
     Args:
         options: gRPC channel arguments instead of, or besides, OPTIONS.
-        clock: instead of the machine's own, as for tests.
+        clock: of the namespace `default`, instead of the machine's own, as for tests.
     """
 
     def __init__(
@@ -67,32 +67,26 @@ class Daemon:
     ) -> None:
         self._settings = settings
         self._options = {**OPTIONS, **(options or {})}
-        self.engine = Engine(
-            settings.rules(),
-            SqliteStore(settings.store.path),
-            history_retention_ns=settings.store.history_retention_ns,
-            clock=clock,
-        )
+        self.worlds = Worlds(settings, clock=clock)
         self._calls = rpc.Calls()
         self._health = health.HealthServicer()
         self._server = self._make_server()
         self.address = ""
 
+    @property
+    def engine(self) -> Engine:
+        """The engine of the namespace `default`."""
+        return self.worlds.engines[DEFAULT_NAMESPACE]
+
     def _make_server(self) -> grpc.aio.Server:
         largest = self._settings.server.max_message_bytes
-        backend = rpc.Backend(
-            engine=self.engine,
-            wait_ns_default=self._settings.waits.default_timeout_ns,
-            history_ns=self._settings.store.history_retention_ns,
-            version=version("coordd"),
-        )
         server = grpc.aio.server(
             options=(*self._options.items(), ("grpc.max_receive_message_length", largest)),
         )
         for servicer, add in rpc.SERVICERS:
             # By method, as generated code does it: grpc.aio then has a call of each waiting to be taken, and
             # not one of all (measured with 64 clients: 15 % less time per call).
-            server.add_registered_method_handlers(*self._calls.handlers(add, servicer(backend)))
+            server.add_registered_method_handlers(*self._calls.handlers(add, self.worlds.servicer(servicer)))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*rpc.SERVICES, HEALTH, reflection.SERVICE_NAME), server)
         return server
@@ -100,7 +94,7 @@ class Daemon:
     async def start(self) -> None:
         """Take the address, recover the state, and serve.
 
-        Raises: AddressUnusable with nothing touched; Unusable with the store untouched.
+        Raises: AddressUnusable with nothing touched; Unusable, likewise, if no store can be used.
         """
         address = self._settings.server.address
         check_address(address)
@@ -110,10 +104,23 @@ class Daemon:
             raise AddressUnusable(f"can't listen on {address}{TAKEN_HINT}") from error
         self.address = f"{address.rpartition(':')[0]}:{port}"
         with _records_left_to_themselves():
-            await self.engine.start()
-        for service in ("", *rpc.SERVICES):
+            await self.worlds.start()
+        for service in ("", *rpc.SERVICES, *map(health_name, self.worlds.engines)):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        for name in self.worlds.unusable:
+            await self._is_over(name)
         await self._server.start()
+
+    async def failures(self) -> AsyncGenerator[tuple[str, CommitFailed], None]:
+        """Yield each namespace that fails from now on, and why; end when none is left to serve."""
+        async with aclosing(self.worlds.failures()) as failures:
+            async for name, error in failures:
+                await self._is_over(name)
+                yield name, error
+
+    async def _is_over(self, name: str) -> None:
+        """Say in its health that a namespace is not served any more; of the services others are."""
+        await self._health.set(health_name(name), health_pb2.HealthCheckResponse.NOT_SERVING)
 
     async def stop(self, grace_s: float, hurry: asyncio.Event | None = None) -> None:
         """Grant nothing more, let calls end for up to `grace_s` or until `hurry` is set, then close all.
@@ -121,7 +128,7 @@ class Daemon:
         Raises: StoreError if what was open can't be committed.
         """
         await self._health.enter_graceful_shutdown()
-        self.engine.wind_down()
+        self.worlds.wind_down()
         hurried = hurry or asyncio.Event()
         # Not left to grpc's own grace: that waits for those who watch events or health, too, and they never
         # end by themselves. And to call its `stop` again while it waits crashes the process.
@@ -129,9 +136,14 @@ class Daemon:
         # Calls that have arrived but not begun when grpc stops end with CANCELLED, which nobody tries again.
         await first(self._calls.quiet(_QUIET_S), asyncio.sleep(min(grace_s, _QUIET_S_MAX)), hurried.wait())
         # Only now, so that they see the end of all that was under way.
-        self.engine.end_watches()
+        self.worlds.end_watches()
         await self._server.stop(min(grace_s, _LAST_GRACE_S))
-        await self.engine.stop()
+        await self.worlds.stop()
+
+
+def health_name(namespace: str) -> str:
+    """Return the name under which the health of one namespace can be asked for."""
+    return f"namespace/{namespace}"
 
 
 @contextmanager

@@ -1,14 +1,15 @@
 """One run of the daemon: its log, its signals, its exit code.
 
 Rules: what can't start says why in one line. Told to stop, it grants nothing more, ends what waits, lets what
-is under way finish, and is gone; told twice, it does not wait.
+is under way finish, and is gone; told twice, it does not wait. It serves while there is a namespace left to
+serve.
 """
 
 import asyncio
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +22,7 @@ from coordd.server.addresses import AddressUnusable
 from coordd.server.daemon import Daemon
 from coordd.server.log import configure_log
 from coordd.server.tasks import first
-from coordd.store.protocol import StoreError, Unusable
+from coordd.store.protocol import CommitFailed, StoreError, Unusable
 
 EXIT_STOPPED: Final = 0
 EXIT_UNUSABLE: Final = 3
@@ -54,22 +55,22 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
 async def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT, or until the store fails; return the exit code.
 
-    0: stopped. 3: the store can't be opened. 4: the store failed. 5: the address can't be listened on.
+    0: stopped. 3: no store can be opened. 4: all stores failed. 5: the address can't be listened on.
     """
     configure_log(settings.log)
     daemon = Daemon(settings)
     with _signals() as (stop, hurry):
         try:
             await daemon.start()
-        except AddressUnusable as error:
-            _logger.error(str(error))
+        except AddressUnusable as unusable:
+            _logger.error(str(unusable))
             return EXIT_ADDRESS
-        except Unusable as error:
-            _logger.error(str(error))
+        except Unusable:
+            for error in daemon.worlds.unusable.values():
+                _logger.error(str(error))
             return EXIT_UNUSABLE
-        data = settings.store.path.absolute()
-        await _log_serving(daemon, data)
-        _announce(daemon.address, data)
+        await _log_serving(daemon, settings)
+        _announce(daemon.address, settings.store.path.absolute())
         return await _serve_until(daemon, stop, hurry, settings.server.drain_timeout_ns / SECOND)
 
 
@@ -93,31 +94,44 @@ async def _serve_until(daemon: Daemon, stop: asyncio.Event, hurry: asyncio.Event
 
 
 async def _failure(daemon: Daemon) -> None:
-    error = await daemon.engine.failure()
-    if isinstance(error, Defect):
-        _logger.critical(
-            "a bug; nothing unsaved was acknowledged", error=str(error), exc_info=error.__cause__
-        )
-    else:
-        _logger.critical("the store failed; nothing unsaved was acknowledged", error=str(error))
+    """Log each namespace that fails; return when none is left."""
+    async with aclosing(daemon.failures()) as failures:
+        async for namespace, error in failures:
+            _log_failure(namespace, error)
 
 
-async def _log_serving(daemon: Daemon, data: Path) -> None:
-    try:
-        counts = await daemon.engine.read(lambda machine, _: machine.counts())
-    except EngineError:
-        # It has failed already; that is told as any failure is.
-        return
-    _logger.info(
-        "serving",
-        address=daemon.address,
-        data=str(data),
-        locks=counts.locks,
-        reservations=counts.reservations,
-        permits=counts.permits,
-        bookings=counts.bookings,
-        waiters=counts.waiters,
+def _log_failure(namespace: str, error: CommitFailed) -> None:
+    is_bug = isinstance(error, Defect)
+    _logger.critical(
+        "%s; nothing unsaved was acknowledged",
+        "a bug" if is_bug else "the store failed",
+        namespace=namespace,
+        error=str(error),
+        exc_info=error.__cause__ if is_bug else None,
     )
+
+
+async def _log_serving(daemon: Daemon, settings: Settings) -> None:
+    for namespace, world in settings.worlds.items():
+        if namespace in daemon.worlds.unusable:
+            _logger.critical("not served", namespace=namespace, error=str(daemon.worlds.unusable[namespace]))
+            continue
+        try:
+            counts = await daemon.worlds.engines[namespace].read(lambda machine, _: machine.counts())
+        except EngineError:
+            # It has failed already; that is told as any failure is.
+            continue
+        _logger.info(
+            "serving",
+            address=daemon.address,
+            namespace=namespace,
+            data=str(world.store.path.absolute()),
+            locks=counts.locks,
+            reservations=counts.reservations,
+            permits=counts.permits,
+            bookings=counts.bookings,
+            waiters=counts.waiters,
+        )
 
 
 def _announce(address: str, data: Path) -> None:

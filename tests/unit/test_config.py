@@ -10,7 +10,7 @@ import pytest
 
 from coordd.config import ConfigError, Settings, load, parse_length, section_model
 from coordd.core.lengths import spell_length
-from coordd.core.limits import DAY, HOUR, MINUTE, SECOND
+from coordd.core.limits import DAY, HOUR, MINUTE, NAMESPACES_MAX, SECOND
 from coordd.core.rules import LimitRule, PoolRule, TypeRule
 
 ROOT = Path(__file__).parents[2]
@@ -268,7 +268,7 @@ def test_bare_values_are_refused_with_a_hint(problems: Any, value: str) -> None:
             f'store.history_retention = "2h"\nlocks.memory = "2h"\n{ONLY_ANALYSIS}\nrequests.memory = "3h"',
             "requests.memory: is longer than store.history_retention, 2h: a restart would",
         ),
-        ('store.path = ""', "store.path: is empty; it names the data file"),
+        ('store.path = ""', "store.path: is empty; it names a file"),
         ('store.path = "a\\u0000b"', "store.path: has a NUL in it"),
         ("store.path = 5", "store.path: "),
         ('kinds."a/b" = {}', "kinds.\"a/b\": a name is 1..64 bytes of printable text without '/'"),
@@ -476,6 +476,88 @@ def test_a_change_that_contradicts_the_file_is_named(tmp_path: Path) -> None:
         f"{file}: limits.post.windows with limits.post.windows.1h=400: "
         "the windows contradict each other: 400 in 1h can't be reached with 50 in 15m"
     )
+
+
+# ---------------------------------------------------------------------- namespaces
+
+
+def namespaces(tmp_path: Path, **files: str) -> Path:
+    """Write a main file and one for each namespace, in a folder below it; return the main one."""
+    (tmp_path / "fleets").mkdir()
+    for name, text in files.items():
+        (tmp_path / "fleets" / f"{name}.toml").write_text(text)
+    main = tmp_path / "c.toml"
+    main.write_text("\n".join(f'namespaces.{name}.file = "fleets/{name}.toml"' for name in files))
+    return main
+
+
+def test_a_namespace_has_settings_of_its_own_and_its_data_beside_the_main_file_s(tmp_path: Path) -> None:
+    main = namespaces(tmp_path, blue="kinds.zap = {}", green='store.path = "elsewhere.db"')
+    worlds = load(main, {"COORDD_DATA_PATH": str(tmp_path / "data" / "coordd.db")}).worlds
+    assert list(worlds) == ["default", "blue", "green"]
+    assert [world.store.path for world in worlds.values()] == [
+        tmp_path / "data" / "coordd.db",
+        tmp_path / "data" / "blue.db",
+        Path("elsewhere.db"),
+    ]
+    assert ["zap" in world.rules().kinds for world in worlds.values()] == [False, True, False]
+    assert load(main, {}).worlds["blue"].store.path == Path("var/blue.db")
+
+
+def test_every_problem_in_the_files_of_namespaces_is_told_as_in_the_main_one(tmp_path: Path) -> None:
+    main = namespaces(tmp_path, blue='kinds.zap.ttl = 3\nserver.address = "x"\nstor = {}', green="not TOML")
+    main.write_text(
+        main.read_text() + "\nnamespaces.gone.file = 'no.toml'\nnamespaces.red.file = 3\ncolour = 1"
+    )
+    with pytest.raises(ConfigError) as refusal:
+        load(main, {})
+    fleets = tmp_path / "fleets"
+    assert [
+        line.partition(";")[0].removesuffix(" (at line 1, column 5)") for line in refusal.value.problems
+    ] == [
+        f"{fleets / 'blue.toml'}: server: belongs to the main file",
+        f'{fleets / "blue.toml"}: kinds.zap.ttl: a length of time needs a unit, for instance "30s" or "15m"',
+        f"{fleets / 'blue.toml'}: stor: unknown key",
+        f"{fleets / 'green.toml'}: is not TOML: Expected '=' after a key in a key/value pair",
+        f"{tmp_path / 'no.toml'}: can't be read: No such file or directory",
+        f"{main}: namespaces.red.file: is not a valid path for <class 'pathlib.Path'>",
+        f"{main}: colour: unknown key",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("default", "namespaces.default: is this file itself"),
+        ("Blue", "namespaces.Blue: a namespace is named by 1..64 of a-z"),
+        ('"a/b"', 'namespaces."a/b": a namespace is named by'),
+        ("a" * 65, f"namespaces.{'a' * 65}: a namespace is named by"),
+    ],
+)
+def test_a_namespace_s_name_is_a_header_and_a_file(
+    problems: Any, tmp_path: Path, name: str, problem: str
+) -> None:
+    (tmp_path / "x.toml").touch()
+    [told] = problems(f"[namespaces.{name}]\nfile = 'x.toml'")
+    assert told.startswith(problem)
+
+
+@pytest.mark.parametrize("path", ["one.db", "../{directory}/one.db"])
+def test_two_namespaces_never_share_a_data_file(tmp_path: Path, path: str) -> None:
+    other = path.format(directory=Path.cwd().name)
+    main = namespaces(tmp_path, blue="store.path = 'one.db'", green=f"store.path = {other!r}")
+    with pytest.raises(ConfigError) as refusal:
+        load(main, {})
+    assert refusal.value.problems == (
+        f"{main}: namespaces.green.file: its data file is that of namespace 'blue', too",
+    )
+
+
+def test_there_may_be_only_so_many_namespaces(problems: Any, tmp_path: Path) -> None:
+    for number in range(NAMESPACES_MAX + 1):
+        (tmp_path / f"{number}.toml").touch()
+    [told] = problems("\n".join(f"namespaces.n{n}.file = '{n}.toml'" for n in range(NAMESPACES_MAX + 1)))
+    assert told.startswith(f"namespaces: Dictionary should have at most {NAMESPACES_MAX} items")
 
 
 # ---------------------------------------------------------------------- documentation

@@ -1,0 +1,69 @@
+"""Which namespace a call is for: each has servicers of its own, and one handler picks among them.
+
+Rules: a call names its namespace in its metadata, once for all methods; one that names none is for `default`.
+Who asks for one that is not there learns nothing of those that are. A namespace that has failed answers
+nothing, and the others go on.
+Must not know: any service, and what a namespace is made of.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from coordd.core.errors import NotFound
+from coordd.engine import StoreFailed
+
+KEY: Final = "coordd-namespace"
+DEFAULT: Final = "default"
+
+Context = Any
+Behaviour = Callable[[Any, Context], Any]
+
+
+class Namespaces:
+    """The names there are, and which of them have failed."""
+
+    def __init__(self, names: Mapping[str, object] | tuple[str, ...]) -> None:
+        self._names = frozenset(names)
+        self._failed: set[str] = set()
+
+    def fail(self, name: str) -> None:
+        """Answer nothing in a namespace any more: its store can't be used."""
+        self._failed.add(name)
+
+    def of(self, context: Context) -> str:
+        """Return the namespace a call is for. Raises: NotFound, StoreFailed."""
+        name = named(context)
+        if name not in self._names:
+            raise NotFound("UNKNOWN_NAMESPACE", f"There is no namespace {name!r}.", namespace=name)
+        if self._failed and name in self._failed:
+            raise StoreFailed(f"the store of namespace {name!r} has failed")
+        return name
+
+
+def named(context: Context) -> str:
+    """Return the namespace that a call's metadata name."""
+    for key, value in context.invocation_metadata() or ():
+        if key == KEY:
+            return str(value)
+    return DEFAULT
+
+
+class Routed:
+    """A service's servicers by namespace as one: generated code finds its methods here.
+
+    Why a method that returns another's answer and not one that awaits it: a call in the only namespace there
+    is then costs a look at its metadata, and no coroutine more.
+    """
+
+    def __init__(self, namespaces: Namespaces, servicers: Mapping[str, object]) -> None:
+        self._namespaces = namespaces
+        self._servicers = servicers
+
+    def __getattr__(self, method: str) -> Behaviour:
+        behaviours = {name: getattr(servicer, method) for name, servicer in self._servicers.items()}
+        namespace_of = self._namespaces.of
+
+        def routed(request: Any, context: Context) -> Any:
+            return behaviours[namespace_of(context)](request, context)
+
+        return routed

@@ -1,0 +1,106 @@
+"""The worlds of one daemon, one for each namespace: engine, rules and data file of its own.
+
+Owns: what each is made of, that they live and end together, and that one whose store fails takes nobody
+along: it answers nothing from then on, and the others go on. Only when all have failed has the daemon failed.
+Must not know: gRPC's server, health, signals, exit codes.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from importlib.metadata import version
+
+from coordd import rpc
+from coordd.config import DEFAULT_NAMESPACE, Settings
+from coordd.engine import Clock, Engine
+from coordd.store.protocol import CommitFailed, Unusable
+from coordd.store.sqlite import SqliteStore
+
+
+class Worlds:
+    """An engine for each namespace. `start` once, then `stop` once.
+
+    Args: clock: of the namespace `default`, instead of the machine's own, as for tests.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+        self._settings = settings.worlds
+        self.engines = {
+            name: _engine(world, clock if name == DEFAULT_NAMESPACE else None)
+            for name, world in self._settings.items()
+        }
+        # Those that could not be opened, and why.
+        self.unusable: dict[str, Unusable] = {}
+        self._namespaces = rpc.Namespaces(self.engines)
+
+    def servicer(self, make: Callable[[rpc.Backend], object]) -> object:
+        """Return a service's servicers, by `make`, as one that picks the namespace of each call."""
+        return rpc.Routed(
+            self._namespaces,
+            {name: make(_backend(self._settings[name], engine)) for name, engine in self.engines.items()},
+        )
+
+    async def start(self) -> None:
+        """Recover every namespace that can be. Raises: Unusable if none can be."""
+        for name, engine in self.engines.items():
+            try:
+                await engine.start()
+            except Unusable as error:
+                self.unusable[name] = error
+                self._namespaces.fail(name)
+        if len(self.unusable) == len(self.engines):
+            raise self.unusable[DEFAULT_NAMESPACE]
+
+    async def failures(self) -> AsyncGenerator[tuple[str, CommitFailed], None]:
+        """Yield each namespace that fails from now on, and why; end when none is left."""
+        watched = {
+            asyncio.create_task(engine.failure()): name
+            for name, engine in self.engines.items()
+            if name not in self.unusable
+        }
+        try:
+            while watched:
+                done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    name = watched.pop(task)
+                    self._namespaces.fail(name)
+                    yield name, task.result()
+        finally:
+            for task in watched:
+                task.cancel()
+
+    def wind_down(self) -> None:
+        """Grant nothing more, in none of them."""
+        for engine in self.engines.values():
+            engine.wind_down()
+
+    def end_watches(self) -> None:
+        """End every watch and session, once it has shown what has happened so far."""
+        for engine in self.engines.values():
+            engine.end_watches()
+
+    async def stop(self) -> None:
+        """Commit what is open, close every store. Raises: StoreError, of the first, once all are closed."""
+        ended = await asyncio.gather(
+            *(engine.stop() for engine in self.engines.values()), return_exceptions=True
+        )
+        for error in ended:
+            if error is not None:
+                raise error
+
+
+def _engine(settings: Settings, clock: Clock | None) -> Engine:
+    return Engine(
+        settings.rules(),
+        SqliteStore(settings.store.path),
+        history_retention_ns=settings.store.history_retention_ns,
+        clock=clock,
+    )
+
+
+def _backend(settings: Settings, engine: Engine) -> rpc.Backend:
+    return rpc.Backend(
+        engine=engine,
+        wait_ns_default=settings.waits.default_timeout_ns,
+        history_ns=settings.store.history_retention_ns,
+        version=version("coordd"),
+    )
