@@ -25,7 +25,7 @@ __all__ = ["coordctl", "main"]
 
 _EPILOG = """\b
 Durations: 250ms, 30s, 5m, 1h30m, 7d. Instants are UTC, on the daemon's clock.
---address, --timeout and --json may stand before or after the command.
+--address, --namespace, --timeout and --json may stand before or after the command.
 
 \b
 Exit codes:

@@ -71,6 +71,7 @@ _START = "is it running? Start it with 'coordd serve --config FILE', or say wher
 
 # What an operator can do about an error, by ErrorInfo.reason; {item} is the command's, {id} the error's.
 _REMEDIES = {
+    "UNKNOWN_NAMESPACE": "--namespace or COORDD_NAMESPACE says which is meant; without, it is 'default'",
     "UNKNOWN_POOL": "see 'coordctl pools'",
     "UNKNOWN_ENDPOINT": "see 'coordctl limits'",
     "UNKNOWN_WINDOW": "see 'coordctl pools' and 'coordctl limits' for the windows there are",
@@ -84,7 +85,7 @@ _REMEDIES = {
     "REQUEST_ENDED": "ask with a new --request-id",
     "REQUEST_ID_REUSED": "ask with a new --request-id",
     "DRAINING": "it grants again after 'coordctl drain --undo'",
-    "STORE_FAILED": "the daemon could not write its data and is stopping; see its log, then start it again",
+    "STORE_FAILED": "the daemon could not write its data; see its log, then start it again",
     "CONTRADICTING_WINDOWS": "a longer window must allow at least as much as a shorter one; set both at once",
 }
 

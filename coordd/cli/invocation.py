@@ -51,15 +51,19 @@ Item = TypeVar("Item", bound=Message)
 class Daemon:
     """The daemon's services over one channel.
 
-    Args: command: the path of the command that calls, for its errors.  address: `host:port`.  timeout_ns: how
-    long one call may take.  item: what the command is about, for its errors too.
+    Args: command: the path of the command that calls, for its errors.  address: `host:port`.  namespace: the
+    world that is meant, empty: `default`.  timeout_ns: how long one call may take.  item: what the command is
+    about, for its errors too.
     """
 
-    def __init__(self, *, command: str, address: str, timeout_ns: int, item: str = "ITEM") -> None:
+    def __init__(
+        self, *, command: str, address: str, namespace: str, timeout_ns: int, item: str = "ITEM"
+    ) -> None:
         self._command = command
         self._item = item
         self._address = address
         self._timeout_ns = timeout_ns
+        self._metadata = (("coordd-namespace", namespace),) if namespace else ()
         self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
         self.engagement = engagement_pb2_grpc.EngagementServiceStub(self._channel)
         self.reservation = reservation_pb2_grpc.ReservationServiceStub(self._channel)
@@ -73,12 +77,12 @@ class Daemon:
     def ask(self, rpc: "grpc.UnaryUnaryMultiCallable[Request, Response]", request: Request) -> Response:
         """Call an RPC that changes nothing. Raises: Failure."""
         with self._errors(self._timeout_ns, changes=False):
-            return rpc(request, timeout=self._timeout_ns / 1e9)
+            return rpc(request, timeout=self._timeout_ns / 1e9, metadata=self._metadata)
 
     def change(self, rpc: "grpc.UnaryUnaryMultiCallable[Request, Response]", request: Request) -> Response:
         """Call an RPC that changes something: a lost answer may mean that it did. Raises: Failure."""
         with self._errors(self._timeout_ns, changes=True):
-            return rpc(request, timeout=self._timeout_ns / 1e9)
+            return rpc(request, timeout=self._timeout_ns / 1e9, metadata=self._metadata)
 
     def stream(
         self,
@@ -94,7 +98,8 @@ class Daemon:
         """
         timeout_ns = None if wait_ns is None else wait_ns + self._timeout_ns
         with self._errors(timeout_ns or 0, changes=False):
-            yield from rpc(request, timeout=None if timeout_ns is None else timeout_ns / 1e9)
+            timeout_s = None if timeout_ns is None else timeout_ns / 1e9
+            yield from rpc(request, timeout=timeout_s, metadata=self._metadata)
 
     @contextmanager
     def _errors(self, timeout_ns: int, *, changes: bool) -> Iterator[None]:
@@ -112,6 +117,7 @@ class Invocation:
     """One run of coordctl: what its shared options say, and what they lead to."""
 
     address: str = DEFAULT_ADDRESS
+    namespace: str = ""
     timeout: int = DEFAULT_TIMEOUT_NS
     as_json: bool = False
 
@@ -120,8 +126,8 @@ class Invocation:
         """The channel, opened when first needed and closed with the command."""
         ctx = click.get_current_context()
         daemon = Daemon(
-            command=ctx.command_path, address=self.address, timeout_ns=self.timeout,
-            item=ctx.params.get("item", "ITEM"),
+            command=ctx.command_path, address=self.address, namespace=self.namespace,
+            timeout_ns=self.timeout, item=ctx.params.get("item", "ITEM"),
         )  # fmt: skip
         ctx.call_on_close(daemon.close)
         return daemon
@@ -181,21 +187,34 @@ def _check_address(ctx: click.Context, param: click.Parameter, value: str | None
     _remember(ctx, param, value)
 
 
+def _check_namespace(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    """Refuse what a header can't carry; which namespaces there are is the daemon's to say."""
+    if value and not (value.isascii() and value.isprintable()):
+        raise click.BadParameter(f"{value!r} is not printable ASCII", ctx, param)
+    _remember(ctx, param, value)
+
+
 def _check_timeout(ctx: click.Context, param: click.Parameter, value: int | None) -> None:
     if value == 0:
         raise click.BadParameter("must be longer than 0", ctx, param)
     _remember(ctx, param, value)
 
 
-def _shared_options(*, envvar: str | None = None) -> list[click.Parameter]:
+def _shared_options(*, is_root: bool = False) -> list[click.Parameter]:
     """The options that stand before or after a command.
 
     Only the root reads the environment: after the command it would override what was written before it.
     """
     return [
         click.Option(
-            ["--address"], metavar="HOST:PORT", envvar=envvar, callback=_check_address, expose_value=False,
+            ["--address"], metavar="HOST:PORT", envvar="COORDD_ADDRESS" if is_root else None,
+            callback=_check_address, expose_value=False,
             help=f"Where the daemon listens.  [env: COORDD_ADDRESS; default: {DEFAULT_ADDRESS}]",
+        ),
+        click.Option(
+            ["--namespace"], metavar="NAME", envvar="COORDD_NAMESPACE" if is_root else None,
+            callback=_check_namespace, expose_value=False,
+            help="Which fleet's, where several share a daemon.  [env: COORDD_NAMESPACE; default: default]",
         ),
         click.Option(
             ["--timeout"], type=DURATION, callback=_check_timeout, expose_value=False,
@@ -249,7 +268,7 @@ class RootGroup(click.Group):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params.extend(_shared_options(envvar="COORDD_ADDRESS"))
+        self.params.extend(_shared_options(is_root=True))
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> click.Context:
         """Parse what stands before the command. Raises: Failure."""

@@ -40,12 +40,10 @@ _ENDPOINTS: tuple[Column[rate_limit_pb2.EndpointStatus], ...] = (
 
 
 def _headline(
-    address: str, daemon: admin_pb2.GetStatusResponse, system: rate_limit_pb2.GetSystemStatusResponse
+    at: str, daemon: admin_pb2.GetStatusResponse, system: rate_limit_pb2.GetSystemStatusResponse
 ) -> Text:
     line = (
-        cell(f"coordd {daemon.version} at {address}: endpoints ")
-        .append_text(_health(system.health))
-        .append(", ")
+        cell(f"coordd {daemon.version} at {at}: endpoints ").append_text(_health(system.health)).append(", ")
     )
     line.append("DRAINING" if daemon.draining else "granting", "bold red" if daemon.draining else "")
     return line.append(f", up {length(daemon.uptime)}, clock {instant(daemon.now)}")
@@ -80,7 +78,8 @@ def status(invocation: Invocation) -> None:
         invocation.printer.messages(daemon=own, system=system)
         return
     changed = override_count(daemon)
-    invocation.printer.view(_headline(invocation.address, own, system), _counts(own))
+    at = f"{invocation.address}{invocation.namespace and f', namespace {invocation.namespace}'}"
+    invocation.printer.view(_headline(at, own, system), _counts(own))
     if changed:
         invocation.printer.view(_overrides(changed))
     if system.endpoints:

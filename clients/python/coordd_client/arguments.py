@@ -36,6 +36,13 @@ def text(name: str, value: str) -> str:
     return value
 
 
+def header(name: str, value: str) -> str:
+    """Returns a text that a header can carry. Raises: TypeError; InvalidRequest if one can't."""
+    if not (text(name, value).isascii() and value.isprintable()):
+        raise InvalidRequest(f"{name} is not printable ASCII", reason="INVALID_ID", metadata={"field": name})
+    return value
+
+
 def texts(name: str, values: Iterable[str]) -> list[str]:
     """Returns texts. Raises: TypeError, also for one text, which would be taken for its letters."""
     if isinstance(values, str) or not isinstance(values, Iterable):

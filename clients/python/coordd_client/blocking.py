@@ -30,7 +30,7 @@ from coordd_client.holdings import (
 )
 from coordd_client.messages import Call, Method, Page, Terms, Wait, codecs, stream_ended
 from coordd_client.retries import Backoff, Config
-from coordd_client.transport import CHANNEL_OPTIONS
+from coordd_client.transport import CHANNEL_OPTIONS, Metadata, metadata_of
 from coordd_client.values import (
     Bundle,
     Escalation,
@@ -52,10 +52,11 @@ T = TypeVar("T")
 class _Caller:
     """As coordd_client.caller, but blocking."""
 
-    def __init__(self, worker: str, channel: grpc.Channel, config: Config) -> None:
+    def __init__(self, worker: str, channel: grpc.Channel, config: Config, metadata: Metadata) -> None:
         self.worker = worker
         self.config = config
         self._channel = channel
+        self._metadata = metadata
         self.open_blocks: set[object] = set()
 
     def close(self) -> None:
@@ -95,7 +96,7 @@ class _Caller:
 
     def listen(self, method: Method[Any, Any], timeout_s: float) -> Iterator[Any]:
         stream = self._channel.unary_stream(method.path, **codecs(method))
-        messages = stream(method.request(), timeout=timeout_s)
+        messages = stream(method.request(), timeout=timeout_s, metadata=self._metadata)
         try:
             yield from messages
         except grpc.RpcError as error:
@@ -105,7 +106,8 @@ class _Caller:
 
     def _try(self, method: Method[Any, Any], request: Any, timeout_s: float) -> Any:
         try:
-            return self._channel.unary_unary(method.path, **codecs(method))(request, timeout=timeout_s)
+            rpc = self._channel.unary_unary(method.path, **codecs(method))
+            return rpc(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
             raise_for(error)
 
@@ -114,7 +116,7 @@ class _Caller:
     ) -> Stamped[T]:
         timeout_s = left_s + self.config.wait_grace_s
         stream = self._channel.unary_stream(wait.method.path, **codecs(wait.method))
-        messages = stream(wait.within(left_s), timeout=timeout_s)
+        messages = stream(wait.within(left_s), timeout=timeout_s, metadata=self._metadata)
         try:
             for message in messages:
                 backoff.reset()
@@ -240,12 +242,15 @@ class Client:
         address: str = DEFAULT_ADDRESS,
         *,
         worker: str,
+        namespace: str | None = None,
         config: Config | None = None,
         channel: grpc.Channel | None = None,
     ) -> None:
         address = arguments.text("address", address)
         own = channel or grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
-        self._caller = _Caller(arguments.text("worker", worker), own, config or Config())
+        self._caller = _Caller(
+            arguments.text("worker", worker), own, config or Config(), metadata_of(namespace)
+        )
 
     @property
     def worker(self) -> str:

@@ -21,7 +21,7 @@ from coordd_client.held_session import HeldSession, OnRevoked
 from coordd_client.holdings import OnPreempted
 from coordd_client.messages import Call, Page
 from coordd_client.retries import Backoff, Config
-from coordd_client.transport import Clock, GrpcTransport, MonotonicClock, Transport
+from coordd_client.transport import Clock, GrpcTransport, MonotonicClock, Transport, metadata_of
 from coordd_client.values import Escalation, Lock, OnConflict, Priority, Reservation, WorkerShare
 
 P = ParamSpec("P")
@@ -57,6 +57,7 @@ class Client:
     Args:
         address: `host:port` of the daemon.
         worker: who asks, 1..128 bytes; no two processes may share one name.
+        namespace: the fleet's world in a daemon that several share. None: `default`.
         config: timeouts and pauses.
         transport: instead of gRPC to `address`, as for tests.
         clock: instead of this machine's, as for tests.
@@ -67,13 +68,14 @@ class Client:
         address: str = DEFAULT_ADDRESS,
         *,
         worker: str,
+        namespace: str | None = None,
         config: Config | None = None,
         transport: Transport | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._caller = Caller(
             arguments.text("worker", worker),
-            transport or GrpcTransport(arguments.text("address", address)),
+            transport or GrpcTransport(arguments.text("address", address), metadata=metadata_of(namespace)),
             clock or MonotonicClock(),
             config or Config(),
         )

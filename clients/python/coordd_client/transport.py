@@ -10,6 +10,7 @@ from typing import Protocol
 
 import grpc
 
+from coordd_client import arguments
 from coordd_client.errors import raise_for
 from coordd_client.messages import Method, ReplyT, RequestT, codecs
 
@@ -27,6 +28,15 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
+
+
+# What goes with every call.
+Metadata = tuple[tuple[str, str], ...]
+
+
+def metadata_of(namespace: str | None) -> Metadata:
+    """Returns what goes with every call of a client. Raises: TypeError, InvalidRequest."""
+    return () if namespace is None else (("coordd-namespace", arguments.header("namespace", namespace)),)
 
 
 class Transport(Protocol):
@@ -80,8 +90,9 @@ class MonotonicClock:
 class GrpcTransport:
     """Calls over one channel, made at the first call: a client may be built where no event loop runs."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, metadata: Metadata = ()) -> None:
         self._address = address
+        self._metadata = metadata
         self._channel: grpc.aio.Channel | None = None
         self._is_closed = False
 
@@ -89,7 +100,7 @@ class GrpcTransport:
         """See Transport."""
         rpc = self._open().unary_unary(method.path, **codecs(method))
         try:
-            reply: ReplyT = await rpc(request, timeout=timeout_s)
+            reply: ReplyT = await rpc(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise_for(error)
         return reply
@@ -98,7 +109,8 @@ class GrpcTransport:
         self, method: Method[RequestT, ReplyT], request: RequestT, timeout_s: float
     ) -> AsyncGenerator[ReplyT, None]:
         """See Transport."""
-        call = self._open().unary_stream(method.path, **codecs(method))(request, timeout=timeout_s)
+        rpc = self._open().unary_stream(method.path, **codecs(method))
+        call = rpc(request, timeout=timeout_s, metadata=self._metadata)
         try:
             async for message in call:
                 yield message
@@ -111,7 +123,8 @@ class GrpcTransport:
         self, method: Method[RequestT, ReplyT], requests: AsyncIterator[RequestT]
     ) -> AsyncGenerator[ReplyT, None]:
         """See Transport."""
-        call = self._open().stream_stream(method.path, **codecs(method))(requests)
+        rpc = self._open().stream_stream(method.path, **codecs(method))
+        call = rpc(requests, metadata=self._metadata)
         try:
             async for message in call:
                 yield message
