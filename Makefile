@@ -12,7 +12,7 @@ CONFIG ?= $(wildcard examples/coordd.toml)
 # What protos/ must stay compatible with. An intended break is listed in buf.yaml under breaking.ignore.
 PROTO_BASE ?= HEAD~1
 
-.PHONY: help setup run test demo demo-classes demo-upstream simulate bench gen gen-check lint format types imports proto-lint ci pins clean
+.PHONY: help setup run test demo demo-classes demo-upstream simulate bench sim gen gen-check lint format types imports proto-lint ci pins clean
 
 help: ## list the tasks
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -51,6 +51,10 @@ simulate: $(VENV)/.stamp ## try limits on real tweets, in virtual time: 12 worke
 
 demo-upstream: setup ## learn from upstreams that are stricter than configured; prints JSON
 	$(BIN)/python -m examples.strict_upstream
+
+SECONDS_OF_SIM := $(if $(filter command line,$(origin SECONDS)),$(SECONDS),60)
+sim: $(VENV)/.stamp ## simulate with faults: fresh seeds for SECONDS=60 on all cores, or SEED=n alone
+	@PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seconds $(SECONDS_OF_SIM) --jobs $$(nproc))
 
 bench: setup ## measure; prints JSON
 	$(BIN)/python -m bench

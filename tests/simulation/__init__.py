@@ -1,0 +1,1 @@
+"""A deterministic simulation of coordd; see docs/testing.md."""

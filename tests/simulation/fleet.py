@@ -1,0 +1,166 @@
+"""What all simulated workers have in common: how they ask, ask again, and give up.
+
+Rules: a worker repeats a call whose answer it never got with the same request id, as the contract wants, or
+gives it up; it believes what was acknowledged, and nothing else. It does not ask twice at once, but for a
+hedge: the same request on two connections.
+"""
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
+from simulation.history import Recorder
+from simulation.loop import SECOND, Loop, Process
+from simulation.mix import Mix
+from simulation.wire import CallFailed, Channel, Wire
+
+
+def length(seconds: float) -> Duration:
+    """Return a Duration."""
+    ns = round(seconds * SECOND)
+    return Duration(seconds=ns // SECOND, nanos=ns % SECOND)
+
+
+class World:
+    """What every worker is given. `is_calm`: nothing goes wrong any more, and nobody begins anything new."""
+
+    def __init__(self, loop: Loop, wire: Wire, recorder: Recorder, mix: Mix) -> None:
+        self.loop = loop
+        self.wire = wire
+        self.recorder = recorder
+        self.mix = mix
+        self.is_calm = False
+        self.calm = asyncio.Event()
+        self.violations: list[str] = []
+
+
+class Worker:
+    """One worker, with a process, a connection and a will of its own. `work` does one thing."""
+
+    def __init__(self, world: World, name: str, random: Random) -> None:
+        self.world = world
+        self.name = name
+        self.random = random
+        self.work_mix = world.mix.work
+        self.process = Process(name)
+        self.channel = Channel(world.wire, self.process)
+        self._other_channel = Channel(world.wire, self.process)
+        self._requests = 0
+
+    async def run(self) -> None:
+        """Work until all is calm."""
+        while not self.world.is_calm:
+            await self.work()
+            await self.pause(self.work_mix.think_s)
+
+    async def work(self) -> None:
+        """Do one thing, from its beginning to its end."""
+        raise NotImplementedError
+
+    async def pause(self, mean_s: float) -> None:
+        """Do something else for a while; not when all is calm."""
+        seconds = self.random.expovariate(1.0) * mean_s
+        try:
+            async with asyncio.timeout(seconds):
+                await self.world.calm.wait()
+        except TimeoutError:
+            pass
+
+    def chance(self, rate: float) -> bool:
+        """Return whether something is so."""
+        return self.random.random() < rate
+
+    def request_id(self) -> str:
+        """Return a new one."""
+        self._requests += 1
+        return f"{self.name}/{self._requests}"
+
+    # -- asking ----------------------------------------------------------------------------------------------
+
+    async def ask(self, name: str, request: Message, timeout_s: float = 5.0) -> Any:
+        """Return the answer to a call that may be repeated; None if it failed for good or was given up.
+
+        A stream's answer is its last message.
+        """
+        attempt = self._stream if name.startswith("Await") else self._unary
+        if self.chance(self.work_mix.hedge_rate):
+            return await self._hedged(attempt, name, request, timeout_s)
+        return await self._insist(attempt, self.channel, name, request, timeout_s)
+
+    async def _hedged(self, attempt: Any, name: str, request: Message, timeout_s: float) -> Any:
+        self.world.recorder.note("duplicate request")
+        both = [
+            asyncio.create_task(self._insist(attempt, channel, name, request, timeout_s))
+            for channel in (self.channel, self._other_channel)
+        ]
+        answers = await asyncio.gather(*both)
+        return self.better(*answers)
+
+    def better(self, one: Any, other: Any) -> Any:
+        """Return that of two answers to one request which says more: a grant, if any does."""
+        for answer in (one, other):
+            if (
+                answer is not None
+                and "granted" in answer.DESCRIPTOR.fields_by_name
+                and answer.HasField("granted")
+            ):
+                return answer
+        return one or other
+
+    async def _insist(
+        self, attempt: Any, channel: Channel, name: str, request: Message, timeout_s: float
+    ) -> Any:
+        while True:
+            try:
+                return await attempt(channel, name, request, timeout_s)
+            except CallFailed as error:
+                if not is_to_be_repeated(error):
+                    return None
+                if not self.world.is_calm and not self.chance(self.work_mix.retry_rate):
+                    return None
+            await asyncio.sleep(self.random.uniform(0.01, 1.0))
+
+    async def _unary(self, channel: Channel, name: str, request: Message, timeout_s: float) -> Any:
+        call = self.world.recorder.asked(self.name, name, request)
+        try:
+            reply = await channel.ask(name, request, timeout_s)
+        except CallFailed as error:
+            self.world.recorder.failed(call, error)
+            raise
+        self.world.recorder.answered_by(call, reply)
+        return reply
+
+    async def _stream(self, channel: Channel, name: str, request: Message, timeout_s: float) -> Any:
+        recorder = self.world.recorder
+        number = recorder.asked(self.name, name, request)
+        try:
+            call = await channel.open(name, timeout_s)
+            try:
+                call.say(request)
+                call.half_close()
+                while (message := await call.read()) is not None:
+                    recorder.answered_by(number, message)
+                    if message.WhichOneof("event") != "queued":
+                        return message
+                    await self.see_place(message.queued)
+            finally:
+                call.cancel()
+            raise CallFailed("UNAVAILABLE")
+        except CallFailed as error:
+            recorder.failed(number, error)
+            raise
+
+    async def see_place(self, place: Any) -> None:
+        """Read where it stands; a slow reader takes its time."""
+
+
+def is_to_be_repeated(error: CallFailed) -> bool:
+    """Return whether the same call may still succeed."""
+    return error.is_unanswered or error.code in {"UNAVAILABLE", "RESOURCE_EXHAUSTED"}
+
+
+Make = Callable[[World, str, Random], Worker]

@@ -1,0 +1,49 @@
+"""The simulation itself, as CI runs it: fresh seeds for a minute, and every seed that has ever failed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+FRESH_S = 60
+SEEDS = Path(__file__).with_name("seeds.txt")
+
+
+def run(*arguments: object, **environment: str) -> dict[str, Any]:
+    """Run the program; return its last line, with its exit code."""
+    command = [sys.executable, "-m", "simulation", *map(str, arguments)]
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path} | environment,
+        check=False,
+    )
+    sys.stdout.write(done.stdout)
+    return json.loads(done.stdout.splitlines()[-1]) | {"code": done.returncode}
+
+
+@pytest.mark.timeout(FRESH_S + 180)
+def test_fresh_seeds_violate_nothing() -> None:
+    summary = run("--seconds", FRESH_S, "--jobs", os.cpu_count() or 1)
+    assert summary["violated"] == {}
+    assert summary["code"] == 0
+    assert summary["seeds"] > 0
+
+
+def test_seeds_that_found_something_violate_nothing() -> None:
+    for line in SEEDS.read_text().splitlines():
+        seed, _, _ = line.partition(" ")
+        if seed.isdigit():
+            assert run("--seed", seed)["violated"] == {}, line
+
+
+def test_the_same_seed_is_the_same_history_under_any_hash_seed() -> None:
+    first, second = (run("--seeds", "1..12", PYTHONHASHSEED=hash_seed)["digest"] for hash_seed in ("1", "2"))
+    assert first == second
