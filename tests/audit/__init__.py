@@ -1,0 +1,1 @@
+"""Judges histories by docs/semantics.md and the protos; knows nothing of how the daemon decides."""
