@@ -13,13 +13,14 @@ import click
 from coordd.cli.loading import FILE, settings_or_exit
 from coordd.cli.settings_text import settings_lines
 from coordd.cli.simulation import simulate
+from coordd.cli.token import token
 
 __all__ = ["main"]
 
 _SERVE_EPILOG: Final = """\b
 Exit codes:
   0  stopped by a signal
-  2  wrong configuration, or a wrong command line
+  2  wrong configuration, a file it names that can't be used, or a wrong command line
   3  the data file can't be used: in use, corrupt, of a newer version, not ours, or out of reach
   4  a commit failed, for instance on a full disk; nothing unsaved was acknowledged
   5  the address can't be listened on
@@ -58,3 +59,4 @@ def check_config(file: Path) -> None:
 
 
 main.add_command(simulate)
+main.add_command(token)

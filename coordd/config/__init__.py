@@ -6,6 +6,7 @@ the name says so.
 Must not know: the state machine beyond `Rules`, and what a setting makes the daemon do.
 """
 
+from coordd.config.access import AuditSettings, IdentitySettings, TlsSettings
 from coordd.config.problems import ConfigError
 from coordd.config.reading import ENVIRONMENT, OF_A_NAMESPACE, load, section_model
 from coordd.config.sections import (
@@ -26,7 +27,7 @@ from coordd.config.sections import (
 )
 from coordd.config.settings import DEFAULT_KINDS, DEFAULT_POOLS, DEFAULT_TYPES, Settings
 from coordd.config.things import KindSettings, LimitSettings, PoolSettings, TypeSettings
-from coordd.config.values import DEFAULT_NAMESPACE, Length, Shown, parse_length
+from coordd.config.values import DEFAULT_NAMESPACE, UNIX, Length, Shown, parse_length
 
 __all__ = [
     "DEFAULT_KINDS",
@@ -35,9 +36,12 @@ __all__ = [
     "DEFAULT_TYPES",
     "ENVIRONMENT",
     "OF_A_NAMESPACE",
+    "UNIX",
     "AgingSettings",
+    "AuditSettings",
     "ConfigError",
     "EscalationSettings",
+    "IdentitySettings",
     "KindSettings",
     "Length",
     "LimitSettings",
@@ -54,6 +58,7 @@ __all__ = [
     "SharingSettings",
     "Shown",
     "StoreSettings",
+    "TlsSettings",
     "TypeSettings",
     "WaitSettings",
     "WorkerSettings",

@@ -12,7 +12,17 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from coordd.config.problems import Problems
-from coordd.config.values import Address, Boost, DataPath, Grace, Length, NamespaceFile, Section, Shown
+from coordd.config.values import (
+    Address,
+    Boost,
+    DataPath,
+    Grace,
+    Length,
+    NamespaceFile,
+    Section,
+    Shown,
+    SocketMode,
+)
 from coordd.core.lengths import spell_length
 from coordd.core.limits import (
     DAY,
@@ -33,8 +43,16 @@ class ServerSettings(Section):
 
     address: Address = Field(
         "127.0.0.1:7651",
-        description="Where it listens. There is no TLS and no authentication in this version: who reaches "
-        "the port may do anything, also what operators do. Keep it on loopback or a private network.",
+        description="Where it listens. Without `[tls]` only on loopback or a Unix socket, unless "
+        "`insecure`; without `[identities]` whoever reaches it may do anything, also what operators do.",
+    )
+    socket_mode: SocketMode = Field(
+        "0600", description="Of a Unix socket: who on this machine may connect, as file permissions."
+    )
+    insecure: bool = Field(
+        default=False,
+        description="Whether it may listen without TLS where other machines reach it: everything, also "
+        "tokens, can then be read and changed on the way. For networks that encrypt by themselves.",
     )
     max_message_bytes: Annotated[int, Field(ge=512 * 1024, le=64 * 1024 * 1024), Shown("bytes", "")] = Field(
         1024 * 1024,

@@ -12,6 +12,14 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
+from coordd.access import Directory
+from coordd.config.access import (
+    AuditSettings,
+    IdentitySettings,
+    TlsSettings,
+    directory,
+    identity_problems,
+)
 from coordd.config.problems import Problems
 from coordd.config.sections import (
     AgingSettings,
@@ -30,7 +38,7 @@ from coordd.config.sections import (
     WorkerSettings,
 )
 from coordd.config.things import KindSettings, LimitSettings, PoolSettings, TypeSettings
-from coordd.config.values import DEFAULT_NAMESPACE, Name, NamespaceName, Section
+from coordd.config.values import DEFAULT_NAMESPACE, Name, NamespaceName, Section, is_local
 from coordd.core.lengths import spell_length
 from coordd.core.limits import NAMESPACES_MAX
 from coordd.core.rules import CRITICAL, HIGH, LOW, MEDIUM, Rules
@@ -56,6 +64,11 @@ DEFAULT_TYPES: Final[dict[str, dict[str, Any]]] = {
     "cpu": {},
     "storage": {},
 }
+
+OPEN_ADDRESS: Final = (
+    "is reached from other machines, and there is no [tls] certificate; listen on loopback or unix:/PATH, "
+    "or say [server] insecure = true"
+)
 
 # As in the protos.
 _DECISIONS: Final = {"grant": 1, "deny": 2, "preempt": 3, "wait": 4}
@@ -135,6 +148,9 @@ class Settings(Section):
     worker_classes: dict[Name, WorkerSettings] = Field({})
     escalation: EscalationSettings = EscalationSettings()
     sessions: SessionSettings = SessionSettings()
+    tls: TlsSettings = TlsSettings()
+    identities: dict[Name, IdentitySettings] = Field({})
+    audit: AuditSettings = AuditSettings()
     namespaces: dict[NamespaceName, NamespaceSettings] = Field({}, max_length=NAMESPACES_MAX)
     # What their files say.
     _worlds: dict[str, "Settings"] = PrivateAttr(default_factory=dict)
@@ -154,6 +170,12 @@ class Settings(Section):
         return self
 
     def _problems(self) -> Iterator[tuple[str, str]]:
+        yield from self._rule_problems()
+        yield from ((f"identities.{key}", why) for key, why in identity_problems(self.identities, self.tls))
+        if not (is_local(self.server.address) or self.tls.certificate or self.server.insecure):
+            yield "server.address", OPEN_ADDRESS
+
+    def _rule_problems(self) -> Iterator[tuple[str, str]]:
         for name, kind in self.kinds.items():
             for other in kind.min_interval_after.keys() - self.kinds.keys():
                 yield f"kinds.{name}.min_interval_after.{other}", "there is no such kind"
@@ -201,6 +223,10 @@ class Settings(Section):
         pools = info.data.get("pools", DEFAULT_POOLS)
         defaults = {name: _without_missing(table, pools) for name, table in DEFAULT_TYPES.items()}
         return _merged(defaults, given, exclusive=("pool", "pools"))
+
+    def directory(self) -> Directory:
+        """Return everybody who is known."""
+        return directory(self.identities)
 
     def rules(self) -> Rules:
         """Return what the state machine is told."""

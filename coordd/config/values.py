@@ -6,6 +6,7 @@ strings with a unit; here they are ns.
 
 import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -33,6 +34,9 @@ ON_CONFLICT: Final = {"wait": WAIT, "deny": DENY, "escalate": ESCALATE}
 _LENGTH: Final = re.compile(r"(?:[0-9]+(?:ms|d|h|m|s))+")
 _PART: Final = re.compile(r"([0-9]+)(ms|d|h|m|s)")
 _NAMESPACE: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+UNIX: Final = "unix:"
+# What sockaddr_un has room for, on every system.
+_SOCKET_PATH_BYTES_MAX: Final = 103
 _ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
 
 
@@ -84,10 +88,35 @@ def _check_namespace(name: str) -> str:
 
 
 def _check_address(address: str) -> str:
+    if address.startswith(UNIX):
+        return _check_socket(address)
     match = _ADDRESS.fullmatch(address)
     if match is None or int(match[1]) > 65_535:
-        raise ValueError(f'{address!r} is not HOST:PORT, for instance "127.0.0.1:7651" or "[::1]:7651"')
+        raise ValueError(
+            f'{address!r} is not HOST:PORT, for instance "127.0.0.1:7651" or "[::1]:7651", nor unix:/PATH'
+        )
     return address
+
+
+def _check_socket(address: str) -> str:
+    path = address.removeprefix(UNIX)
+    if not path.startswith("/") or not path.isprintable() or len(path.encode()) > _SOCKET_PATH_BYTES_MAX:
+        raise ValueError(
+            f"{address!r} is not unix: and an absolute path of at most {_SOCKET_PATH_BYTES_MAX} bytes"
+        )
+    return address
+
+
+def is_local(address: str) -> bool:
+    """Whether nobody can reach an address from outside this machine."""
+    if address.startswith(UNIX):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        # Any other name may lead anywhere, and elsewhere tomorrow.
+        return host == "localhost"
 
 
 def _check_path(path: object) -> object:
@@ -96,6 +125,12 @@ def _check_path(path: object) -> object:
     if isinstance(path, str) and "\0" in path:
         raise ValueError("has a NUL in it")
     return path
+
+
+def _check_file(path: object) -> object:
+    if path == "":
+        raise ValueError("is empty; leave it out for none")
+    return _check_path(path)
 
 
 def _check_distinct(windows: object) -> object:
@@ -126,7 +161,10 @@ class Shown:
 Name = Annotated[str, AfterValidator(_check_name)]
 # It is a value of a header and the name of a file.
 NamespaceName = Annotated[str, AfterValidator(_check_namespace)]
-Address = Annotated[str, AfterValidator(_check_address), Shown("", "HOST:PORT; port 0 picks a free one")]
+Address = Annotated[
+    str, AfterValidator(_check_address), Shown("", "HOST:PORT, port 0 picks a free one; or unix:/PATH")
+]
+SocketMode = Annotated[str, Field(pattern=r"^0?[0-7]{3}$"), Shown("octal", "")]
 DataPath = Annotated[
     Path,
     Field(strict=False),
@@ -135,6 +173,12 @@ DataPath = Annotated[
 ]
 NamespaceFile = Annotated[
     Path, Field(strict=False), BeforeValidator(_check_path), Shown("", "a file; relative to this one")
+]
+FilePath = Annotated[
+    Path | None,
+    Field(strict=False),
+    BeforeValidator(_check_file),
+    Shown("", "a file; relative to the working directory"),
 ]
 Ttl = Annotated[int, Length(TTL_NS_MIN, TTL_NS_MAX)]
 Grace = Annotated[int, Length(0, DAY)]

@@ -3,10 +3,13 @@
 from typing import Final
 
 from coordd.rpc.admin import AdminServicer
+from coordd.rpc.audit import AuditTrail
 from coordd.rpc.backend import Backend
 from coordd.rpc.bundle import BundleServicer
 from coordd.rpc.calls import Calls
 from coordd.rpc.engagement import EngagementServicer
+from coordd.rpc.guard import Guard
+from coordd.rpc.health import Health
 from coordd.rpc.namespaces import Namespaces, Routed
 from coordd.rpc.rate_limit import RateLimitServicer
 from coordd.rpc.reservation import ReservationServicer
@@ -26,7 +29,17 @@ from coordd.v1.rate_limit_pb2_grpc import add_RateLimitServiceServicer_to_server
 from coordd.v1.reservation_pb2_grpc import add_ReservationServiceServicer_to_server
 from coordd.v1.session_pb2_grpc import add_SessionServiceServicer_to_server
 
-__all__ = ["SERVICERS", "SERVICES", "Backend", "Calls", "Namespaces", "Routed"]
+__all__ = [
+    "SERVICERS",
+    "SERVICES",
+    "AuditTrail",
+    "Backend",
+    "Calls",
+    "Guard",
+    "Health",
+    "Namespaces",
+    "Routed",
+]
 
 # Every service: what serves it, and the generated function that says which of its methods are what.
 SERVICERS: Final = (

@@ -9,6 +9,7 @@ call.
 """
 
 import asyncio
+import inspect
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
@@ -19,9 +20,12 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
+from coordd.access import Denial, Role, least_role
 from coordd.core.errors import CommandError
 from coordd.engine import EngineError
 from coordd.rpc import errors
+from coordd.rpc.audit import AuditTrail
+from coordd.rpc.guard import Guard
 
 # Streams that last until somebody ends them: no shutdown waits for them.
 _ENDLESS: Final = frozenset(
@@ -29,6 +33,8 @@ _ENDLESS: Final = frozenset(
         "/coordd.v1.AdminService/WatchEvents",
         "/coordd.v1.AdminService/WatchEscalations",
         "/coordd.v1.SessionService/Connect",
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
     }
 )
 
@@ -43,9 +49,14 @@ Register = Callable[[Any, Any], None]
 
 
 class Calls:
-    """The calls under way, and the wrapping that keeps count of them."""
+    """The calls under way, and the wrapping that keeps count of them.
 
-    def __init__(self) -> None:
+    Args: guard: who may call what; None: anybody anything.  trail: where operators' actions are written.
+    """
+
+    def __init__(self, guard: Guard | None = None, trail: AuditTrail | None = None) -> None:
+        self._guard = guard
+        self._trail = trail or AuditTrail()
         self._begun = self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -75,15 +86,23 @@ class Calls:
         }
 
     def _wrapped(self, method: str, handler: Handler) -> Handler:
-        parse = tolerant(handler.request_deserializer)
+        parse, guard = tolerant(handler.request_deserializer), self._guard
         if handler.request_streaming:
-            both = self._counted(method, guarded_both(method, handler.stream_stream))
+            both = sending(handler.stream_stream)
+            both = self._finished(method, checked(guard.both(method, both) if guard else both))
             return grpc.stream_stream_rpc_method_handler(both, parse, handler.response_serializer)
         if handler.response_streaming:
-            stream = self._counted(method, guarded_stream(method, handler.unary_stream))
+            stream = sending(handler.unary_stream)
+            stream = self._finished(method, guard.stream(method, stream) if guard else stream)
             return grpc.unary_stream_rpc_method_handler(stream, parse, handler.response_serializer)
-        unary = self._counted(method, guarded_unary(method, handler.unary_unary))
+        unary = guard.unary(method, handler.unary_unary) if guard else handler.unary_unary
+        if least_role(method) is Role.OPERATOR:
+            unary = self._trail.watched(method, unary, guard.who if guard else _nobody)
+        unary = self._finished(method, unary)
         return grpc.unary_unary_rpc_method_handler(unary, parse, handler.response_serializer)
+
+    def _finished(self, method: str, behaviour: Behaviour) -> Any:
+        return self._counted(method, guarded(method, behaviour))
 
     def _counted(self, method: str, behaviour: Behaviour) -> Any:
         if method in _ENDLESS:
@@ -137,7 +156,7 @@ def tolerant(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return parsed
 
 
-def guarded_unary(method: str, behaviour: Behaviour) -> Behaviour:
+def guarded(method: str, behaviour: Behaviour) -> Behaviour:
     """Return `behaviour` with its failures as statuses."""
 
     async def guarded(request: Any, context: Context) -> Any:
@@ -153,37 +172,36 @@ def guarded_unary(method: str, behaviour: Behaviour) -> Behaviour:
     return guarded
 
 
-def guarded_stream(method: str, behaviour: Stream) -> Behaviour:
-    """Return `behaviour`, a generator of messages, as a coroutine that sends them; failures become statuses.
+def sending(behaviour: Stream) -> Behaviour:
+    """Return `behaviour`, a generator of messages, as a coroutine that sends them.
 
     Why not hand the generator to grpc: when a message can't be sent, grpc drops the generator where it
     stands, and a grant would be lost until the garbage collector finds it.
     """
+    if inspect.iscoroutinefunction(behaviour):  # it sends them itself
+        return behaviour
 
-    async def guarded(request: Any, context: Context) -> None:
-        with _logged(method) as log:
-            try:
-                _check(request)
-                async with aclosing(behaviour(request, context)) as messages:
-                    async for message in messages:
-                        await context.write(message)
-            except grpc.aio.BaseError:
-                raise
-            except Exception as error:  # noqa: BLE001  -- every one becomes a status
-                await _abort(method, error, context, log)
+    async def send(request: Any, context: Context) -> None:
+        async with aclosing(behaviour(request, context)) as messages:
+            async for message in messages:
+                await context.write(message)
 
-    return guarded
+    return send
 
 
-def guarded_both(method: str, behaviour: Stream) -> Behaviour:
-    """Return `behaviour`, a generator of messages out of messages, as `guarded_stream` does."""
-    return guarded_stream(method, lambda requests, context: behaviour(_checked(requests), context))
+def checked(behaviour: Behaviour) -> Behaviour:
+    """Return `behaviour`, which takes a stream of requests, with each of them checked."""
+    return lambda requests, context: behaviour(_checked(requests), context)
 
 
 async def _checked(requests: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
     async for request in requests:
         _check(request)
         yield request
+
+
+def _nobody(_: Context) -> str:
+    return ""
 
 
 def _check(request: Any) -> None:
@@ -203,6 +221,8 @@ def _failure(method: str, error: Exception) -> errors.Failure:
             return errors.of_command(error)
         case EngineError():
             return errors.of_engine(error)
+        case Denial():
+            return errors.of_denial(error)
         case MalformedRequest():
             return errors.of_message(method)
     reference = secrets.token_hex(8)

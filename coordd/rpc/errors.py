@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from msgspec import Struct
 
+from coordd.access import Denial, NotIdentified, NotPermitted
 from coordd.core import errors
 from coordd.core.limits import MILLISECOND, SECOND
 from coordd.engine import Draining, EngineError, StoreFailed
@@ -29,6 +30,10 @@ _CODES: Final[dict[type[errors.CommandError], grpc.StatusCode]] = {
     errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
     errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+_DENIED: Final[dict[type[Denial], grpc.StatusCode]] = {
+    NotIdentified: grpc.StatusCode.UNAUTHENTICATED,
+    NotPermitted: grpc.StatusCode.PERMISSION_DENIED,
 }
 _RETRYABLE: Final = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE})
 _ENGINE_REASONS: Final[dict[type[EngineError], str]] = {Draining: "DRAINING", StoreFailed: "STORE_FAILED"}
@@ -98,6 +103,12 @@ def of_command(error: errors.CommandError) -> Failure:
 def of_engine(error: EngineError) -> Failure:
     """Return how a call ends that the engine can't take now."""
     return Failure(code=grpc.StatusCode.UNAVAILABLE, reason=_ENGINE_REASONS[type(error)], message=str(error))
+
+
+def of_denial(denial: Denial) -> Failure:
+    """Return how a call ends that is refused for who makes it."""
+    code = _DENIED[type(denial)]
+    return Failure(code=code, reason=denial.reason, message=denial.message, metadata=denial.metadata)
 
 
 def of_message(method: str) -> Failure:

@@ -5,6 +5,7 @@ from coordd.server.daemon import OPTIONS, Daemon
 from coordd.server.log import configure_log
 from coordd.server.serving import (
     EXIT_ADDRESS,
+    EXIT_MISCONFIGURED,
     EXIT_STOPPED,
     EXIT_STORE_FAILED,
     EXIT_UNUSABLE,
@@ -14,6 +15,7 @@ from coordd.server.serving import (
 
 __all__ = [
     "EXIT_ADDRESS",
+    "EXIT_MISCONFIGURED",
     "EXIT_STOPPED",
     "EXIT_STORE_FAILED",
     "EXIT_UNUSABLE",

@@ -14,14 +14,14 @@ from typing import Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
-from grpc_health.v1.health import aio as health
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from coordd import rpc
 from coordd.config import DEFAULT_NAMESPACE, Settings
 from coordd.engine import Clock, Engine
-from coordd.server.addresses import TAKEN_HINT, AddressUnusable, check_address
+from coordd.server.listening import listen
 from coordd.server.tasks import first
+from coordd.server.tls import Misconfigured
 from coordd.server.worlds import Worlds
 from coordd.store.protocol import CommitFailed
 
@@ -68,8 +68,12 @@ class Daemon:
         self._settings = settings
         self._options = {**OPTIONS, **(options or {})}
         self.worlds = Worlds(settings, clock=clock)
-        self._calls = rpc.Calls()
-        self._health = health.HealthServicer()
+        self._trail = rpc.AuditTrail(settings.audit.path)
+        # Whether there are identities at all is fixed: with none everybody may do anything, and a file that
+        # lost them while we run must not open the door.
+        self._guard = rpc.Guard(settings.directory(), self._trail.refused) if settings.identities else None
+        self._calls = rpc.Calls(self._guard, self._trail)
+        self._health = rpc.Health()
         self._server = self._make_server()
         self.address = ""
 
@@ -87,22 +91,22 @@ class Daemon:
             # By method, as generated code does it: grpc.aio then has a call of each waiting to be taken, and
             # not one of all (measured with 64 clients: 15 % less time per call).
             server.add_registered_method_handlers(*self._calls.handlers(add, self.worlds.servicer(servicer)))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((*rpc.SERVICES, HEALTH, reflection.SERVICE_NAME), server)
+        reflected = reflection.aio.ReflectionServicer((*rpc.SERVICES, HEALTH, reflection.SERVICE_NAME))
+        for service, add_service in (
+            (self._health, health_pb2_grpc.add_HealthServicer_to_server),
+            (reflected, reflection_pb2_grpc.add_ServerReflectionServicer_to_server),
+        ):
+            server.add_registered_method_handlers(*self._calls.handlers(add_service, service))
         return server
 
     async def start(self) -> None:
         """Take the address, recover the state, and serve.
 
-        Raises: AddressUnusable with nothing touched; Unusable, likewise, if no store can be used.
+        Raises: AddressUnusable and Misconfigured with nothing touched; Unusable, likewise, if no store can be
+            used.
         """
-        address = self._settings.server.address
-        check_address(address)
-        try:
-            port = self._server.add_insecure_port(address)
-        except RuntimeError as error:  # somebody was faster
-            raise AddressUnusable(f"can't listen on {address}{TAKEN_HINT}") from error
-        self.address = f"{address.rpartition(':')[0]}:{port}"
+        self._check_audit()
+        self.address = listen(self._server, self._settings)
         with _records_left_to_themselves():
             await self.worlds.start()
         for service in ("", *rpc.SERVICES, *map(health_name, self.worlds.engines)):
@@ -121,6 +125,23 @@ class Daemon:
     async def _is_over(self, name: str) -> None:
         """Say in its health that a namespace is not served any more; of the services others are."""
         await self._health.set(health_name(name), health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    def _check_audit(self) -> None:
+        path = self._settings.audit.path
+        try:
+            self._trail.check()
+        except OSError as error:
+            raise Misconfigured(f"[audit] path {path}: can't be written to: {error.strerror}") from error
+
+    def replace_identities(self, settings: Settings) -> None:
+        """Know those that `settings` names, from now on; streams of those who may no longer call end.
+
+        Raises: Misconfigured if there were none and are some, or the other way round: that takes a restart.
+        """
+        if (self._guard is None) != (not settings.identities):
+            raise Misconfigured("[identities] can't be begun or given up without a restart")
+        if self._guard is not None:
+            self._guard.replace(settings.directory())
 
     async def stop(self, grace_s: float, hurry: asyncio.Event | None = None) -> None:
         """Grant nothing more, let calls end for up to `grace_s` or until `hurry` is set, then close all.

@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 
+from coordd.access import Role
 from coordd.config import ConfigError, Settings, load, parse_length, section_model
+from coordd.config.settings import OPEN_ADDRESS
 from coordd.core.lengths import spell_length
 from coordd.core.limits import DAY, HOUR, MINUTE, NAMESPACES_MAX, SECOND
 from coordd.core.rules import LimitRule, PoolRule, TypeRule
 
 ROOT = Path(__file__).parents[2]
+HASH = "0123456789abcdef" * 4
+BOSS = f'b = {{ role = "operator", token_sha256 = ["{HASH}"] }}'
 # Those with a `min_interval` are gone.
 ONLY_ANALYSIS = "\n".join(f"kinds.{kind}.enabled = false" for kind in ("quote", "reply", "like"))
 
@@ -401,24 +405,27 @@ def test_no_file(tmp_path: Path) -> None:
 
 def test_the_environment_goes_before_the_file(read: Any) -> None:
     settings = read(
-        'server.address = "a:1"\nstore.path = "b"',
-        COORDD_ADDRESS="c:2",
+        'server.address = "localhost:1"\nstore.path = "b"',
+        COORDD_ADDRESS="[::1]:2",
         COORDD_DATA_PATH="/d",
         COORDD_LOG_LEVEL="debug",
         SERVER="{}",
         COORDD_NOPE="x",
     )
-    assert (settings.server.address, settings.store.path, settings.log.level) == ("c:2", Path("/d"), "debug")
+    assert (settings.server.address, settings.store.path, settings.log.level) == (
+        "[::1]:2",
+        Path("/d"),
+        "debug",
+    )
 
 
 def test_an_empty_variable_is_as_none(read: Any) -> None:
-    assert read('server.address = "a:1"', COORDD_ADDRESS="").server.address == "a:1"
+    assert read('server.address = "[::1]:1"', COORDD_ADDRESS="").server.address == "[::1]:1"
 
 
 def test_a_wrong_variable_is_named(problems: Any) -> None:
-    assert problems('server = { address = "a:1" }', COORDD_ADDRESS="x") == [
-        'COORDD_ADDRESS: \'x\' is not HOST:PORT, for instance "127.0.0.1:7651" or "[::1]:7651"'
-    ]
+    (told,) = problems('server = { address = "a:1" }', COORDD_ADDRESS="x")
+    assert told.startswith("COORDD_ADDRESS: 'x' is not HOST:PORT, for instance")
 
 
 # ---------------------------------------------------------------------- changes
@@ -571,13 +578,13 @@ def test_every_key_is_described() -> None:
             assert field.description, f"{name}.{key}"
 
 
-def test_the_address_s_description_warns_that_there_is_no_authentication() -> None:
+def test_the_address_s_description_warns_of_doing_without_tls_and_identities() -> None:
     description = (
         section_model(Settings.model_fields["server"].annotation).model_fields["address"].description
     )
     assert description is not None
-    assert "no TLS" in description
-    assert "authentication" in description
+    assert "Without `[tls]` only on loopback" in description
+    assert "without `[identities]` whoever reaches it may do anything" in description
 
 
 def test_the_documentation_is_fresh() -> None:
@@ -585,3 +592,88 @@ def test_the_documentation_is_fresh() -> None:
         [sys.executable, ROOT / "tools/gen_config_docs.py"], capture_output=True, text=True, check=True
     )
     assert generated.stdout == (ROOT / "docs/configuration.md").read_text()
+
+
+# ---------------------------------------------------------------------- who may reach it
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1:1", "127.8.9.1:1", "[::1]:1", "localhost:1", "unix:/run/coordd/coordd.sock"],
+)
+def test_addresses_of_this_machine_need_no_tls(read: Any, address: str) -> None:
+    assert read(f'server.address = "{address}"').server.address == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "a.example:1", "localhost.example:1", "127.0.0.1.example:1"],
+)
+def test_any_other_address_needs_tls_or_to_be_called_insecure(read: Any, problems: Any, address: str) -> None:
+    (told,) = problems(f'server.address = "{address}"')
+    assert told == f"server.address: {OPEN_ADDRESS}"
+    assert read(f'server = {{ address = "{address}", insecure = true }}').server.insecure
+    assert read(f'server.address = "{address}"\ntls = {{ certificate = "c", key = "k" }}').tls.key == Path(
+        "k"
+    )
+
+
+@pytest.mark.parametrize(
+    "address", ["unix:", "unix:relative", "unix:/" + "x" * 103, "unix:/a\nb", "unix:///a:b\0"]
+)
+def test_an_address_that_is_no_socket(address: str) -> None:
+    with pytest.raises(ConfigError, match="is not unix: and an absolute path of at most 103 bytes"):
+        load(None, {"COORDD_ADDRESS": address})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('tls.certificate = "c"', "tls.key: is required where there is a `certificate`"),
+        ('tls.key = "k"', "tls.certificate: is required where there is a `key`"),
+        ('tls.client_ca = "ca"', "tls.client_ca: needs a `certificate` and a `key`"),
+        ('tls.key = ""', "tls.key: is empty; leave it out for none"),
+        (
+            'server.socket_mode = "rw"',
+            "server.socket_mode: String should match pattern '^0?[0-7]{3}$'; it is 'rw'",
+        ),
+        (
+            'identities.a.role = "worker"',
+            "identities.a: can't be recognised: it has neither `token_sha256` nor `certificates`",
+        ),
+        (
+            f'[identities]\na = {{ role = "worker", token_sha256 = ["{HASH}"] }}\n{BOSS}',
+            "identities.b.token_sha256: has one that is a's, too",
+        ),
+        (
+            'identities.a = { role = "worker", certificates = ["a"] }',
+            "identities.a.certificates: needs [tls] client_ca: nobody else is asked for a certificate",
+        ),
+        ("identities.a = {}", "identities.a.role: is required"),
+    ],
+)
+def test_who_may_call_contradicts_itself(problems: Any, text: str, told: str) -> None:
+    assert problems(text) == [told]
+
+
+@pytest.mark.parametrize(
+    "secret", ['"coordd_secret"', '["coordd_secret"]', f'["{"A" * 64}", "coordd_secret"]', "7"]
+)
+def test_a_token_in_the_place_of_its_hash_is_not_repeated(problems: Any, secret: str) -> None:
+    (told,) = problems(f'identities.a = {{ role = "worker", token_sha256 = {secret} }}')
+    assert told == (
+        "identities.a.token_sha256: is a list of SHA-256 sums in hex, 64 digits each, not of tokens; "
+        "`coordd token` makes both"
+    )
+
+
+def test_a_worker_without_names_acts_in_its_own(read: Any) -> None:
+    settings = read(
+        f'identities.w1 = {{ role = "worker", token_sha256 = ["{HASH}"] }}\n'
+        'identities.fleet = { role = "worker", workers = ["a-*"], certificates = ["f.example"] }\n'
+        'tls = { certificate = "c", key = "k", client_ca = "ca" }'
+    )
+    w1, fleet = (settings.identities[name].identity(name) for name in ("w1", "fleet"))
+    assert (w1.name, w1.role, "w1" in w1.workers, "w2" in w1.workers) == ("w1", Role.WORKER, True, False)
+    assert ("fleet" in fleet.workers, "a-1" in fleet.workers) == (False, True)
+    assert settings.directory().of_certificate(["f.example"]) == fleet

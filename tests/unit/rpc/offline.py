@@ -61,6 +61,9 @@ class AsyncContext:
         assert self._messages is not None
         self._messages.put(message)
 
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
     async def send_initial_metadata(self, metadata: Any) -> None:
         self._context.send_initial_metadata(metadata)
 

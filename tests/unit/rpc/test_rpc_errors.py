@@ -85,7 +85,7 @@ async def broken(_request: Any, _context: Any) -> Any:
 
 async def test_a_defect_leaks_nothing_but_its_reference() -> None:
     with structlog.testing.capture_logs() as logs, pytest.raises(Ended) as ended:
-        await calls.guarded_unary(METHOD, broken)(None, AsyncContext(None))
+        await calls.guarded(METHOD, broken)(None, AsyncContext(None))
     reason, metadata = error_info(ended.value.trailers)
     assert (ended.value.code, reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
     assert "secret" not in ended.value.details + str(ended.value.trailers)
@@ -99,7 +99,7 @@ async def test_bytes_that_are_no_message_are_the_callers_fault() -> None:
     assert parse(b"\x0a\x01a").item == "a"
     for malformed in (b"\xff", b"\x0a\xff", b"\x0a\x02\xff\xfe"):  # the last: not UTF-8
         with pytest.raises(Ended) as ended:
-            await calls.guarded_unary(METHOD, broken)(parse(malformed), AsyncContext(None))
+            await calls.guarded(METHOD, broken)(parse(malformed), AsyncContext(None))
         assert error_info(ended.value.trailers) == ("INVALID_MESSAGE", {"method": METHOD})
 
 
@@ -121,7 +121,7 @@ async def test_a_stream_learns_that_its_message_could_not_be_sent() -> None:
             raise
 
     with pytest.raises(grpc.aio.InternalError):
-        await calls.guarded_stream(METHOD, stream)(None, Unwritable(None))
+        await calls.guarded(METHOD, calls.sending(stream))(None, Unwritable(None))
     assert closed == ["grant"]
 
 
@@ -147,7 +147,7 @@ async def test_a_stream_that_is_cancelled_while_sending_learns_it_as_well() -> N
             closed.set()
 
     context = Stuck()
-    call = asyncio.create_task(calls.guarded_stream(METHOD, stream)(None, context))  # type: ignore[arg-type]
+    call = asyncio.create_task(calls.guarded(METHOD, calls.sending(stream))(None, context))  # type: ignore[arg-type]
     await context.is_writing.wait()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
