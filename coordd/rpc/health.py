@@ -7,16 +7,21 @@ from grpc_health.v1.health import aio
 
 
 class Health(aio.HealthServicer):
-    """Whether we serve. Args: services: those that are listed, besides the whole."""
+    """Whether we serve: in all, and each service."""
 
-    def __init__(self, services: tuple[str, ...]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._services = ("", *services)
+        self._known: dict[str, None] = {}
+
+    async def set(self, service: str, status: Any) -> None:
+        """Say how a service is from now on."""
+        self._known[service] = None
+        await super().set(service, status)
 
     async def List(self, request: Any, context: Any) -> Any:
         """Return how every service is."""
         statuses = {
             service: await self.Check(pb.HealthCheckRequest(service=service), context)
-            for service in self._services
+            for service in self._known
         }
-        return pb.HealthListResponse(statuses=statuses)  # type: ignore[attr-defined] # stubs are of an older one
+        return pb.HealthListResponse(statuses=statuses)  # type: ignore[attr-defined] # older stubs

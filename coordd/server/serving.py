@@ -22,12 +22,8 @@ from coordd.server.addresses import AddressUnusable
 from coordd.server.daemon import Daemon
 from coordd.server.log import configure_log
 from coordd.server.tasks import first
-<<<<<<< HEAD
-from coordd.store.protocol import CommitFailed, StoreError, Unusable
-=======
 from coordd.server.tls import Misconfigured
-from coordd.store.protocol import StoreError, Unusable
->>>>>>> 7a59093 (Identities: who may call what, over TLS, a Unix socket or loopback)
+from coordd.store.protocol import CommitFailed, StoreError, Unusable
 
 EXIT_STOPPED: Final = 0
 EXIT_MISCONFIGURED: Final = 2
@@ -61,11 +57,8 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
 async def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT, or until the store fails; return the exit code.
 
-<<<<<<< HEAD
-    0: stopped. 3: no store can be opened. 4: all stores failed. 5: the address can't be listened on.
-=======
-    0: stopped. 2: a file that the settings name can't be used. 3: the store can't be opened. 4: the store failed. 5: the address can't be listened on.
->>>>>>> 7a59093 (Identities: who may call what, over TLS, a Unix socket or loopback)
+    0: stopped. 2: a file that the settings name can't be used. 3: no store can be opened. 4: all stores
+    failed. 5: the address can't be listened on.
     """
     configure_log(settings.log)
     daemon = Daemon(settings)
@@ -75,17 +68,12 @@ async def serve(settings: Settings) -> int:
         except AddressUnusable as unusable:
             _logger.error(str(unusable))
             return EXIT_ADDRESS
-<<<<<<< HEAD
+        except Misconfigured as wrong:
+            _logger.error(str(wrong))
+            return EXIT_MISCONFIGURED
         except Unusable:
             for error in daemon.worlds.unusable.values():
                 _logger.error(str(error))
-=======
-        except Misconfigured as error:
-            _logger.error(str(error))
-            return EXIT_MISCONFIGURED
-        except Unusable as error:
-            _logger.error(str(error))
->>>>>>> 7a59093 (Identities: who may call what, over TLS, a Unix socket or loopback)
             return EXIT_UNUSABLE
         await _log_serving(daemon, settings)
         _announce(daemon.address, settings.store.path.absolute())

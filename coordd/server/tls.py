@@ -1,7 +1,7 @@
 """The daemon's certificate, its key, and whose clients' certificates it takes, as the files say.
 
-Rules: files that changed are read again at the next handshake, hence without a restart, and hold for connections
-from then on; what can't be used is told and changes nothing. Called by threads of gRPC's.
+Rules: files that changed are read again at the next handshake, hence without a restart, and hold for
+connections from then on; what can't be used is told and changes nothing. Called by threads of gRPC's.
 """
 
 import ssl
@@ -36,7 +36,9 @@ class Certificates:
         """Return what a port is opened with. Raises: Misconfigured."""
         self._seen = self._stamp()
         return grpc.dynamic_ssl_server_credentials(
-            self._read(), self._changed, require_client_authentication=self._client_ca is not None
+            self._read(),
+            self._changed,  # type: ignore[arg-type] # None is no change; the stubs don't know
+            require_client_authentication=self._client_ca is not None,
         )
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
