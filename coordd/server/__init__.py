@@ -12,6 +12,7 @@ from coordd.server.serving import (
     run,
     serve,
 )
+from coordd.server.tls import Misconfigured
 
 __all__ = [
     "EXIT_ADDRESS",
@@ -22,6 +23,7 @@ __all__ = [
     "OPTIONS",
     "AddressUnusable",
     "Daemon",
+    "Misconfigured",
     "configure_log",
     "run",
     "serve",

@@ -14,7 +14,7 @@ from daemon_api import Api, DaemonProcess, launch, refusal
 from identity_rig import by, guarded_config
 
 from coordd.config import load
-from coordd.server import AddressUnusable, Daemon
+from coordd.server import AddressUnusable, Daemon, Misconfigured
 from coordd.v1 import admin_pb2, engagement_pb2
 
 LONG_AGO = datetime.now(UTC) - timedelta(days=2)
@@ -238,16 +238,22 @@ async def test_a_token_that_is_given_decides_also_where_there_is_a_certificate(
         ),
     ],
 )
-async def test_files_that_cannot_be_used_are_told_in_one_line_with_exit_code_2(
+async def test_files_that_cannot_be_used_are_told_and_nothing_is_touched(
     files: Files, tmp_path: Path, spoil: Any, told: str
 ) -> None:
     spoil(files)
-    process = await launch(guarded_config(tmp_path, files.table(mutual=True)))
+    with pytest.raises(Misconfigured) as error:
+        await serving(tmp_path, files.table(mutual=True))
+    assert str(error.value).endswith(told)
+    assert not (tmp_path / "guarded").exists()
+
+
+async def test_it_is_one_line_and_exit_code_2(files: Files, tmp_path: Path) -> None:
+    files.key.unlink()
+    process = await launch(guarded_config(tmp_path, files.table()))
     _, errors = await process.communicate()
     (line,) = errors.decode().splitlines()
-    assert process.returncode == 2
-    assert line.endswith(told)
-    assert not (tmp_path / "guarded").exists()
+    assert (process.returncode, line.endswith("k.pem: can't be read: No such file or directory")) == (2, True)
 
 
 async def test_off_loopback_without_tls_is_refused_with_exit_code_2(tmp_path: Path) -> None:
