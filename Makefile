@@ -67,6 +67,7 @@ gen-check: $(VENV)/.stamp ## fail if what is generated is stale
 	tools/gen.sh $(CURDIR)/$(BIN)/python "$$out"; \
 	diff -r -u -x __pycache__ coordd/v1 "$$out/coordd/v1" && diff -u docs/api.md "$$out/docs/api.md" \
 	&& diff -u docs/configuration.md "$$out/docs/configuration.md" \
+	&& diff -u docs/metrics.md "$$out/docs/metrics.md" \
 	|| { echo 'gen-check: generated files are stale; run `make gen` and commit the result' >&2; exit 1; }
 
 lint: $(VENV)/.stamp ## ruff: rules and format

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Generates coordd/v1 and docs/api.md from protos/, and docs/configuration.md from coordd/config, into OUT.   Usage: tools/gen.sh PYTHON OUT
+# Generates coordd/v1 and docs/api.md from protos/, docs/configuration.md from coordd/config, and docs/metrics.md from
+# coordd/telemetry, into OUT.   Usage: tools/gen.sh PYTHON OUT
 # Output goes to the package path that the proto package names, so no import needs rewriting.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,3 +20,4 @@ PATH="$(dirname "$python"):$PATH" "$python" -m grpc_tools.protoc \
 echo '"""Generated from protos/coordd/v1 by `make gen`; not edited by hand."""' >"$out/coordd/v1/__init__.py"
 "$python" tools/gen_api_docs.py "$descriptors" >"$out/docs/api.md"
 "$python" tools/gen_config_docs.py >"$out/docs/configuration.md"
+"$python" tools/gen_metrics_docs.py >"$out/docs/metrics.md"

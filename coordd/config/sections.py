@@ -19,9 +19,11 @@ from coordd.config.values import (
     Grace,
     Length,
     NamespaceFile,
+    OptionalAddress,
     Section,
     Shown,
     SocketMode,
+    is_local,
 )
 from coordd.core.lengths import spell_length
 from coordd.core.limits import (
@@ -98,6 +100,37 @@ class LogSettings(Section):
     format: Literal["console", "json"] = Field(
         "console", description="For people, or one JSON object a line."
     )
+
+    slow_call_ns: Annotated[int, Length(0, HOUR)] = Field(
+        SECOND,
+        description="A unary call that takes longer is written as a warning; `0s`: none is. It waits for the "
+        "disk and for whatever the event loop does before, and nothing else.",
+    )
+    slow_commit_ns: Annotated[int, Length(0, HOUR)] = Field(
+        SECOND, description="A commit that takes longer is written as a warning; `0s`: none is."
+    )
+
+
+class MetricsSettings(Section):
+    """Metrics for Prometheus, by HTTP."""
+
+    address: OptionalAddress = Field(
+        "",
+        description="Where `/metrics` is. Off unless given: a fixed port would stop a second daemon on the "
+        "machine, and it is one more door.",
+    )
+    insecure: bool = Field(
+        default=False,
+        description="Whether `address` may be other than loopback: whoever reaches it reads the names of "
+        "pools and endpoints and how full they are; there is no TLS and no authentication on it.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.address and not self.insecure and not is_local(self.address):
+            hint = "is not loopback: everybody there could read the metrics; `insecure = true` allows it"
+            Problems.raise_any([("address", hint)])
+        return self
 
 
 class LockSettings(Section):

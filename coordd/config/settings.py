@@ -26,6 +26,7 @@ from coordd.config.sections import (
     EscalationSettings,
     LockSettings,
     LogSettings,
+    MetricsSettings,
     NamespaceSettings,
     RecoverySettings,
     RequestSettings,
@@ -127,6 +128,7 @@ class Settings(Section):
     server: ServerSettings = ServerSettings()
     store: StoreSettings = StoreSettings()
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
     locks: Annotated[LockSettings, AfterValidator(_check_locks)] = Field(
         LockSettings(), validate_default=True
     )

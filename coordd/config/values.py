@@ -119,6 +119,12 @@ def is_local(address: str) -> bool:
         return host == "localhost"
 
 
+def _check_optional_address(address: str) -> str:
+    if address.startswith(UNIX):
+        raise ValueError(f"{address!r} is not HOST:PORT: whoever scrapes comes by TCP")
+    return address and _check_address(address)
+
+
 def _check_path(path: object) -> object:
     if path == "":
         raise ValueError("is empty; it names a file")
@@ -165,6 +171,9 @@ Address = Annotated[
     str, AfterValidator(_check_address), Shown("", "HOST:PORT, port 0 picks a free one; or unix:/PATH")
 ]
 SocketMode = Annotated[str, Field(pattern=r"^0?[0-7]{3}$"), Shown("octal", "")]
+OptionalAddress = Annotated[
+    str, AfterValidator(_check_optional_address), Shown("", "HOST:PORT, port 0 picks a free one; empty: off")
+]
 DataPath = Annotated[
     Path,
     Field(strict=False),

@@ -279,6 +279,13 @@ class Machine:
         """Return how many wait in a queue. Cost: O(1)."""
         return self._queues.length(key)
 
+    def waiters(self) -> dict[tuple[type, int], int]:
+        """Return how many wait, those who are away included, by what they ask for and their class.
+
+        Cost: O(those).
+        """
+        return dict(self._waits.counts)
+
     def item(self, item: str, kind: str, now: int) -> ItemView:
         """Return who holds an item. Raises: InvalidArgument (UNKNOWN_KIND) for a kind given but not known."""
         if kind and kind not in self.rules.kinds:

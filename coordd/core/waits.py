@@ -72,6 +72,7 @@ class Waits:
         "_resume_grace_ns",
         "_wakes",
         "away",
+        "counts",
         "earmarks",
         "waiters",
     )
@@ -103,6 +104,8 @@ class Waits:
         self._wakes: dict[QueueKey, Wake] = {}
         self.waiters: dict[int, Waiter] = {}
         self.away = 0
+        # Of all of them, by what they ask for and their class.
+        self.counts: dict[tuple[type, int], int] = {}
         self.earmarks = Earmarks(rules, ledger, queues)
 
     def rank(self, command: WaitableCommand | ScheduleRequest, now: int) -> Rank:
@@ -304,8 +307,13 @@ class Waits:
 
     def _hold(self, waiter: Waiter) -> None:
         self.waiters[waiter.id] = waiter
+        self._count(waiter.command, 1)
         if self._ledger.sessions:
             self._ledger.begin_wait(waiter.id, waiter.command.worker)
+
+    def _count(self, command: WaitableCommand, change: int) -> None:
+        of = (command.__class__, command.priority)
+        self.counts[of] = self.counts.get(of, 0) + change
 
     def _grant(self, command: WaitableCommand, now: int) -> Grant:
         grant = self._components[command.__class__].take(command, now)
@@ -548,6 +556,7 @@ class Waits:
 
     def _forget(self, waiter: Waiter) -> None:
         del self.waiters[waiter.id]
+        self._count(waiter.command, -1)
         if self._ledger.sessions:
             self._ledger.end_wait(waiter.id, waiter.command.worker)
         self._ledger.deadlines.cancel(waiter)

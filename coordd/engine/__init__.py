@@ -3,12 +3,15 @@
 from coordd.engine.clock import Clock
 from coordd.engine.engine import Engine, EngineStatus
 from coordd.engine.errors import Defect, Draining, EngineError, StoreFailed
+from coordd.engine.observer import Commit, CommitObserver, Observer
 from coordd.engine.session_stream import RevocationReason, Revoked, SessionStream, Word
 from coordd.engine.wait import Wait
 from coordd.engine.watch import DrainChanged, Event, Watch
 
 __all__ = [
     "Clock",
+    "Commit",
+    "CommitObserver",
     "Defect",
     "DrainChanged",
     "Draining",
@@ -16,6 +19,7 @@ __all__ = [
     "EngineError",
     "EngineStatus",
     "Event",
+    "Observer",
     "RevocationReason",
     "Revoked",
     "SessionStream",

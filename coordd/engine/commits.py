@@ -15,6 +15,7 @@ from coordd.core.machine import Machine
 from coordd.core.records import Batch
 from coordd.engine.clock import Clock
 from coordd.engine.errors import Defect, Draining, StoreFailed
+from coordd.engine.observer import Commit, CommitObserver
 from coordd.engine.watch import Event
 from coordd.store.protocol import CommitFailed, Store
 
@@ -26,7 +27,7 @@ class Commits:
 
     Args: tell: called with each event once it is durable. on_room: called when a new batch is opened.
     on_failure: called when nothing more can be committed. history_retention_ns: older engagements are
-    forgotten; 0: none.
+    forgotten; 0: none. observer: sees each commit.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Commits:
         tell: Callable[[Event], None],
         on_room: Callable[[], None],
         on_failure: Callable[[StoreFailed], None],
+        observer: CommitObserver | None,
     ) -> None:
         self.error: CommitFailed | None = None
         self.count = 0
@@ -50,13 +52,14 @@ class Commits:
         self._tell = tell
         self._on_room = on_room
         self._on_failure = on_failure
+        self._observer = observer
         self._sequence = self._pruned_at = 0
         # Of the open batch: commands in it, who waits for it, and what is to be told after it.
         self._commands = 0
-        self._open: list[asyncio.Future[None]] = []
+        self._open: list[asyncio.Future[int]] = []
         self._events: list[Event] = []
         # Who waits for the commit under way; None: there is none.
-        self._under_way: list[asyncio.Future[None]] | None = None
+        self._under_way: list[asyncio.Future[int]] | None = None
         self._has_work = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_failed = asyncio.Event()
@@ -108,8 +111,16 @@ class Commits:
         if self._events or self._machine.has_changes or self.is_full:
             self._has_work.set()
 
-    async def durable(self) -> None:
-        """Wait until all that has been decided so far is durable. Raises: EngineError."""
+    @property
+    def last(self) -> int:
+        """The last batch that is durable, or under way."""
+        return self._sequence
+
+    async def durable(self) -> int:
+        """Wait until all that has been decided so far is durable. Raises: EngineError.
+
+        Returns: the batch it has waited for; 0: none.
+        """
         # Nothing becomes durable any more: whoever waited for it would wait for ever.
         self.check()
         if self._machine.has_changes:
@@ -119,11 +130,11 @@ class Commits:
         elif self._under_way is not None:
             waiting = self._under_way
         else:
-            return
+            return 0
         # One future for each answer: cancelling one request must not cancel what others wait for.
-        committed = asyncio.get_running_loop().create_future()
+        committed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         waiting.append(committed)
-        await committed
+        return await committed
 
     async def run(self) -> None:
         """Commit until told to stop, or until a commit fails."""
@@ -147,17 +158,17 @@ class Commits:
             return
         events, self._events = self._events, []
         waiting, self._open = self._open, []
-        self._commands = 0
+        commands, self._commands = self._commands, 0
         self._under_way = waiting
         batch = self._close_batch() if self._machine.has_changes else None
         self._has_room.set()
         self._on_room()
         if batch is not None:
-            await self._commit(batch)
+            await self._commit(batch, commands)
         self._under_way = None
         for committed in waiting:
             if not committed.done():
-                committed.set_result(None)
+                committed.set_result(self._sequence)
         for event in events:
             self._tell(event)
 
@@ -180,11 +191,22 @@ class Commits:
         self._pruned_at = now
         return now - self._history_retention_ns
 
-    async def _commit(self, batch: Batch) -> None:
+    async def _commit(self, batch: Batch, commands: int) -> None:
         began = self._clock.now()
         await self._store.commit(batch)
+        ended = self._clock.now()
         self.count += 1
-        self.total_ns += self._clock.now() - began
+        self.total_ns += ended - began
+        if self._observer is not None:
+            self._observer.committed(
+                Commit(
+                    sequence=batch.sequence,
+                    commands=commands,
+                    records=_size(batch),
+                    began_at=began,
+                    ended_at=ended,
+                )
+            )
 
     def fail(self, error: Exception) -> None:
         """Commit nothing more: a commit has failed, or a bug has shown that memory can't be trusted."""
@@ -198,3 +220,7 @@ class Commits:
             if not committed.done():
                 committed.set_exception(failed)
         self._on_failure(failed)
+
+
+def _size(batch: Batch) -> int:
+    return sum(map(len, batch.puts.values())) + sum(map(len, batch.deletes.values()))

@@ -33,6 +33,7 @@ from coordd.core.outcomes import (
     Forced,
     Grant,
     Granted,
+    Notice,
     Outcome,
     Queued,
     Reason,
@@ -47,6 +48,7 @@ from coordd.core.waiters import ReturnGrant, Waiter
 from coordd.engine.clock import Clock
 from coordd.engine.commits import Commits
 from coordd.engine.errors import Draining, StoreFailed
+from coordd.engine.observer import CommitObserver, Observer
 from coordd.engine.session_routes import SessionRoutes
 from coordd.engine.session_stream import SessionStream
 from coordd.engine.wait import Wait
@@ -74,12 +76,23 @@ class EngineStatus(Struct, frozen=True, kw_only=True):
 
 
 class Engine:
-    """The writer over one store. `start` before anything else, `stop` at last."""
+    """The writer over one store. `start` before anything else, `stop` at last.
+
+    Args: observer, commit_observer: they see what is decided, and each commit.
+    """
 
     def __init__(
-        self, rules: Rules, store: Store, *, history_retention_ns: int = 0, clock: Clock | None = None
+        self,
+        rules: Rules,
+        store: Store,
+        *,
+        history_retention_ns: int = 0,
+        clock: Clock | None = None,
+        observer: Observer | None = None,
+        commit_observer: CommitObserver | None = None,
     ) -> None:
         self.store = store
+        self._observer = observer
         # Wait streams by waiter id, and watchers in the order in which they came; theirs to leave.
         self.waits: dict[int, Wait] = {}
         self.watchers: dict[Watch, None] = {}
@@ -96,6 +109,7 @@ class Engine:
             tell=self._tell,
             on_room=self._on_room,
             on_failure=self._on_failure,
+            observer=commit_observer,
         )
         self._started_at = 0
         self._commands = 0
@@ -145,6 +159,11 @@ class Engine:
         return await self._commits.failure()
 
     @property
+    def has_failed(self) -> bool:
+        """Whether nothing is committed any more: a commit has failed, or a bug has shown."""
+        return self._commits.error is not None
+
+    @property
     def is_draining(self) -> bool:
         """Whether nothing new is granted."""
         return self._is_stopping or bool(self._draining)
@@ -185,13 +204,17 @@ class Engine:
 
     async def submit(self, command: Command) -> Outcome:
         """Decide a command and answer once that is durable. Raises: CommandError, EngineError."""
+        asked_at = self._clock.now() if self._observer is not None else 0
         await self._admit(command)
+        batch = 0
         try:
             outcome = self._decide(command)
             self._keep_repeated(outcome)
-            return outcome
         finally:
-            await self._commits.durable()
+            batch = await self._commits.durable()
+        if asked_at:
+            self._show_answer(command, outcome, asked_at, batch)
+        return outcome
 
     async def read(self, view: Callable[[Machine, int], View]) -> View:
         """Answer from the machine and the instant, once all that it shows is durable.
@@ -206,6 +229,16 @@ class Engine:
             return view(self._machine, now)
         finally:
             await self._commits.durable()
+
+    def look(self, view: Callable[[Machine, int], View]) -> View:
+        """Show the machine at once, durable or not: for those who measure, to whom nothing is promised.
+
+        Why not `read`: that waits for the disk, and a slow disk is what one most wants to see.
+        """
+        shown = view(self._machine, self._clock.now())
+        # A look may have found that charges have left their window.
+        self._commits.wake()
+        return shown
 
     def wait(self, command: WaitableCommand) -> Wait:
         """Return a wait for a command with `wait_ns` above 0."""
@@ -241,7 +274,9 @@ class Engine:
 
         Raises: CommandError, EngineError.
         """
+        asked_at = self._clock.now() if self._observer is not None else 0
         await self._admit(command)
+        batch = 0
         try:
             outcome = cast("Granted | Refused | Queued", self._decide(command))
             if isinstance(outcome, Queued):
@@ -251,7 +286,9 @@ class Engine:
                 self._note_untold(outcome)
                 wait.finish(outcome, outcome.waiter if isinstance(outcome, Granted) else None)
         finally:
-            await self._commits.durable()
+            batch = await self._commits.durable()
+        if asked_at:
+            self._show_answer(command, outcome, asked_at, batch)
 
     def end_wait(self, wait: Wait) -> None:
         """Let a wait's waiter go: its stream has ended."""
@@ -278,20 +315,24 @@ class Engine:
 
         Raises: CommandError, EngineError.
         """
+        asked_at = self._clock.now() if self._observer is not None else 0
         await self._admit(command)
         if self._is_stopping:
             raise Draining(_STOPPING)
+        batch = 0
         try:
             self.sessions.check(command, is_taking_over=is_taking_over)
             opened = cast("SessionOpened", self._decide(command))
             self.sessions.add(stream, opened)
-            return opened
         finally:
-            await self._durable_for(stream)
+            batch = await self._durable_for(stream)
+        if asked_at:
+            self._show_answer(command, opened, asked_at, batch)
+        return opened
 
-    async def _durable_for(self, stream: SessionStream) -> None:
+    async def _durable_for(self, stream: SessionStream) -> int:
         try:
-            await self._commits.durable()
+            return await self._commits.durable()
         except BaseException:
             # It is never entered, so nobody else would take it out.
             self.sessions.remove(stream)
@@ -302,6 +343,10 @@ class Engine:
         self.sessions.remove(stream)
 
     # --------------------------------------------------------------------------------------------------------
+
+    def _show_answer(self, command: Command, outcome: Outcome, asked_at: int, batch: int) -> None:
+        if self._observer is not None:
+            self._observer.answered(command, outcome, asked_at=asked_at, at=self._clock.now(), batch=batch)
 
     def _note_drain(self, reason: str) -> None:
         outcome = DrainChanged(is_draining=bool(self._draining), reason=reason)
@@ -410,6 +455,12 @@ class Engine:
     # -- telling ---------------------------------------------------------------------------------------------
 
     def _tell(self, event: Event) -> None:
+        if (
+            self._observer is not None
+            and event.command is None
+            and not isinstance(event.outcome, DrainChanged)
+        ):
+            self._observer.happened(cast("Notice", event.outcome), event.at)
         if isinstance(event.outcome, WaitGranted | WaitRefused):
             self._tell_waiter(event.outcome)
         if self.sessions:
@@ -419,14 +470,19 @@ class Engine:
 
     def _tell_waiter(self, notice: WaitGranted | WaitRefused) -> None:
         wait = self.waits.pop(notice.waiter.id, None)
-        if isinstance(notice, WaitRefused):
-            if wait is not None:
-                wait.finish(notice.refused)
-        elif wait is not None:
-            wait.finish(Granted(grant=notice.grant), notice.waiter)
-        else:
+        if wait is not None:
+            self._finish(wait, notice)
+        elif isinstance(notice, WaitGranted):
             # The stream went between the grant and its commit.
             self.return_grant(notice.grant, notice.waiter)
+
+    def _finish(self, wait: Wait, notice: WaitGranted | WaitRefused) -> None:
+        final = Granted(grant=notice.grant) if isinstance(notice, WaitGranted) else notice.refused
+        wait.finish(final, notice.waiter)
+        if self._observer is not None:
+            self._observer.served(
+                notice.waiter, final, first=wait.first, at=self._clock.now(), batch=self._commits.last
+            )
 
     def _enter(self, wait: Wait, waiter_id: int) -> None:
         earlier = self.waits.get(waiter_id)
@@ -440,7 +496,10 @@ class Engine:
         now = self._clock.now()
         place = self._machine.place(wait.id, now)
         if place is not None:
+            is_first = wait.first is None
             wait.show(place, now)
+            if is_first and self._observer is not None:
+                self._observer.queued(wait.command, place)
 
     def _on_failure(self, error: StoreFailed) -> None:
         self._fail_waits(error)

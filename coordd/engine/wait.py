@@ -47,7 +47,6 @@ class Wait:
     """
 
     __slots__ = (
-        "_command",
         "_final",
         "_host",
         "_is_told",
@@ -56,12 +55,16 @@ class Wait:
         "_signal",
         "_told",
         "_waiter",
+        "command",
+        "first",
         "id",
     )
 
     def __init__(self, host: Host, command: WaitableCommand) -> None:
         self._host = host
-        self._command = command
+        self.command = command
+        # The place that it was shown first.
+        self.first: Place | None = None
         self._signal = Signal()
         # Where it stands, as of when (ns).
         self._place: Place | None = None
@@ -91,7 +94,7 @@ class Wait:
         if self._is_told:
             raise StopAsyncIteration
         if not self.id and self._final is None:
-            await self._host.begin_wait(self, self._command)
+            await self._host.begin_wait(self, self.command)
         while self._final is None and self._place is self._told:
             await self._signal.wait()
         return self._next()
@@ -101,6 +104,7 @@ class Wait:
     def show(self, place: Place, now: int) -> None:
         """Show where the waiter stands at `now` (ns), if that is news."""
         if self._place is None or is_news_of(self._place, place, now - self._shown_at):
+            self.first = self.first or place
             self._place = place
             self._shown_at = now
             self._signal.set()

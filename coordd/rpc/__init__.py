@@ -6,6 +6,7 @@ from coordd.rpc.admin import AdminServicer
 from coordd.rpc.audit import AuditTrail
 from coordd.rpc.backend import Backend
 from coordd.rpc.bundle import BundleServicer
+from coordd.rpc.call import CallObserver, add_call_id
 from coordd.rpc.calls import Calls
 from coordd.rpc.engagement import EngagementServicer
 from coordd.rpc.guard import Guard
@@ -30,15 +31,18 @@ from coordd.v1.reservation_pb2_grpc import add_ReservationServiceServicer_to_ser
 from coordd.v1.session_pb2_grpc import add_SessionServiceServicer_to_server
 
 __all__ = [
+    "METHODS",
     "SERVICERS",
     "SERVICES",
     "AuditTrail",
     "Backend",
+    "CallObserver",
     "Calls",
     "Guard",
     "Health",
     "Namespaces",
     "Routed",
+    "add_call_id",
 ]
 
 # Every service: what serves it, and the generated function that says which of its methods are what.
@@ -50,9 +54,16 @@ SERVICERS: Final = (
     (SessionServicer, add_SessionServiceServicer_to_server),
     (AdminServicer, add_AdminServiceServicer_to_server),
 )
-# Their full names, for health and reflection.
-SERVICES: Final = tuple(
-    service.full_name
+_DESCRIPTORS: Final = tuple(
+    service
     for file in (engagement_pb2, reservation_pb2, rate_limit_pb2, bundle_pb2, session_pb2, admin_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 )
+# Their full names, for health and reflection.
+SERVICES: Final = tuple(service.full_name for service in _DESCRIPTORS)
+# Every method by its path, and whether it is unary.
+METHODS: Final = {
+    f"/{service.full_name}/{method.name}": not (method.server_streaming or method.client_streaming)
+    for service in _DESCRIPTORS
+    for method in service.methods
+}

@@ -10,10 +10,9 @@ call.
 
 import asyncio
 import inspect
-import secrets
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -25,6 +24,7 @@ from coordd.core.errors import CommandError
 from coordd.engine import EngineError
 from coordd.rpc import errors
 from coordd.rpc.audit import AuditTrail
+from coordd.rpc.call import Call, CallObserver
 from coordd.rpc.guard import Guard
 
 # Streams that last until somebody ends them: no shutdown waits for them.
@@ -46,15 +46,26 @@ Handler = Any
 Behaviour = Callable[[Any, Context], Awaitable[Any]]
 Stream = Callable[[Any, Context], AsyncGenerator[Any, None]]
 Register = Callable[[Any, Any], None]
+Begin = Callable[[Context], Call]
 
 
 class Calls:
     """The calls under way, and the wrapping that keeps count of them.
 
     Args: guard: who may call what; None: anybody anything.  trail: where operators' actions are written.
+    observer: sees each call.  slow_ns: a unary call that takes longer is warned of; 0: none is.
     """
 
-    def __init__(self, guard: Guard | None = None, trail: AuditTrail | None = None) -> None:
+    def __init__(
+        self,
+        guard: Guard | None = None,
+        trail: AuditTrail | None = None,
+        *,
+        observer: CallObserver | None = None,
+        slow_ns: int = 0,
+    ) -> None:
+        self._observer = observer
+        self._slow_ns = slow_ns
         self._guard = guard
         self._trail = trail or AuditTrail()
         self._begun = self._under_way = 0
@@ -98,11 +109,13 @@ class Calls:
         unary = guard.unary(method, handler.unary_unary) if guard else handler.unary_unary
         if least_role(method) is Role.OPERATOR:
             unary = self._trail.watched(method, unary, guard.who if guard else _nobody)
-        unary = self._finished(method, unary)
+        unary = self._finished(method, unary, self._slow_ns)
         return grpc.unary_unary_rpc_method_handler(unary, parse, handler.response_serializer)
 
-    def _finished(self, method: str, behaviour: Behaviour) -> Any:
-        return self._counted(method, guarded(method, behaviour))
+    def _finished(self, method: str, behaviour: Behaviour, slow_ns: int = 0) -> Any:
+        # A stream lasts as long as what it waits for: it is never slow.
+        begin = partial(Call, method, self._observer, slow_ns)
+        return self._counted(method, guarded(begin, behaviour))
 
     def _counted(self, method: str, behaviour: Behaviour) -> Any:
         if method in _ENDLESS:
@@ -156,18 +169,18 @@ def tolerant(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return parsed
 
 
-def guarded(method: str, behaviour: Behaviour) -> Behaviour:
+def guarded(begin: Begin, behaviour: Behaviour) -> Behaviour:
     """Return `behaviour` with its failures as statuses."""
 
     async def guarded(request: Any, context: Context) -> Any:
-        with _logged(method) as log:
+        with begin(context) as call:
             try:
                 _check(request)
                 return await behaviour(request, context)
             except grpc.aio.BaseError:
                 raise
             except Exception as error:  # noqa: BLE001  -- every one becomes a status
-                await _abort(method, error, context, log)
+                await _abort(call, error, context)
 
     return guarded
 
@@ -209,13 +222,13 @@ def _check(request: Any) -> None:
         raise MalformedRequest
 
 
-async def _abort(method: str, error: Exception, context: Context, log: dict[str, str]) -> None:
-    failure = _failure(method, error)
-    log.update(code=failure.code.name, reason=failure.reason)
-    await failure.abort(context)
+async def _abort(call: Call, error: Exception, context: Context) -> None:
+    failure = _failure(call, error)
+    call.code, call.reason = failure.code.name, failure.reason
+    await failure.abort(context, call.id)
 
 
-def _failure(method: str, error: Exception) -> errors.Failure:
+def _failure(call: Call, error: Exception) -> errors.Failure:
     match error:
         case CommandError():
             return errors.of_command(error)
@@ -224,21 +237,6 @@ def _failure(method: str, error: Exception) -> errors.Failure:
         case Denial():
             return errors.of_denial(error)
         case MalformedRequest():
-            return errors.of_message(method)
-    reference = secrets.token_hex(8)
-    _logger.error("internal error", method=method, reference=reference, exc_info=error)
-    return errors.of_defect(reference)
-
-
-@contextmanager
-def _logged(method: str) -> Iterator[dict[str, str]]:
-    log = {"code": "OK"}
-    started = time.monotonic_ns()
-    try:
-        yield log
-    except (asyncio.CancelledError, grpc.aio.BaseError):
-        if log["code"] == "OK":
-            log["code"] = "CANCELLED"
-        raise
-    finally:
-        _logger.debug("call", method=method, us=(time.monotonic_ns() - started) // 1000, **log)
+            return errors.of_message(call.method)
+    _logger.error("internal error", method=call.method, reference=call.id, exc_info=error)
+    return errors.of_defect(call.id)

@@ -18,6 +18,7 @@ from coordd.access import Denial, NotIdentified, NotPermitted
 from coordd.core import errors
 from coordd.core.limits import MILLISECOND, SECOND
 from coordd.engine import Draining, EngineError, StoreFailed
+from coordd.rpc.call import ID_HEADER
 
 DOMAIN: Final = "coordd"
 # A full queue moves as fast as its holders release, and a daemon restarts in about this time.
@@ -88,9 +89,9 @@ class Failure(Struct, frozen=True, kw_only=True):
             trailers += (("grpc-retry-pushback-ms", str(RETRY_NS // MILLISECOND)),)
         return trailers
 
-    async def abort(self, context: Aborting) -> NoReturn:
-        """End the call with it."""
-        await context.abort(self.code, self.message, self.trailers())
+    async def abort(self, context: Aborting, call_id: str) -> NoReturn:
+        """End the call with it; `call_id`: what the log calls it."""
+        await context.abort(self.code, self.message, (*self.trailers(), (ID_HEADER, call_id)))
 
 
 def of_command(error: errors.CommandError) -> Failure:

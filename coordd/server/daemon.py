@@ -9,6 +9,7 @@ import asyncio
 import gc
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
+from importlib.metadata import version
 from typing import Final
 
 import grpc
@@ -19,11 +20,13 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from coordd import rpc
 from coordd.config import DEFAULT_NAMESPACE, Settings
 from coordd.engine import Clock, Engine
+from coordd.server.addresses import AddressUnusable
 from coordd.server.listening import listen
 from coordd.server.tasks import first
 from coordd.server.tls import Misconfigured
 from coordd.server.worlds import Worlds
 from coordd.store.protocol import CommitFailed
+from coordd.telemetry import Telemetry
 
 # For calls that have just begun or are just sending their last.
 _LAST_GRACE_S: Final = 0.1
@@ -66,13 +69,17 @@ class Daemon:
         self, settings: Settings, *, options: Mapping[str, int] | None = None, clock: Clock | None = None
     ) -> None:
         self._settings = settings
+        self._is_serving = False
+        self.telemetry = Telemetry(settings, version("coordd"), lambda: self._is_serving)
         self._options = {**OPTIONS, **(options or {})}
-        self.worlds = Worlds(settings, clock=clock)
+        self.worlds = Worlds(settings, self.telemetry, clock=clock)
         self._trail = rpc.AuditTrail(settings.audit.path)
         # Whether there are identities at all is fixed: with none everybody may do anything, and a file that
         # lost them while we run must not open the door.
         self._guard = rpc.Guard(settings.directory(), self._trail.refused) if settings.identities else None
-        self._calls = rpc.Calls(self._guard, self._trail)
+        self._calls = rpc.Calls(
+            self._guard, self._trail, observer=self.telemetry.calls, slow_ns=settings.log.slow_call_ns
+        )
         self._health = rpc.Health()
         self._server = self._make_server()
         self.address = ""
@@ -107,13 +114,26 @@ class Daemon:
         """
         self._check_audit()
         self.address = listen(self._server, self._settings)
-        with _records_left_to_themselves():
-            await self.worlds.start()
+        await self._start_telemetry()
+        try:
+            with _records_left_to_themselves():
+                await self.worlds.start()
+        except BaseException:
+            await self.telemetry.stop()
+            raise
         for service in ("", *rpc.SERVICES, *map(health_name, self.worlds.engines)):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         for name in self.worlds.unusable:
             await self._is_over(name)
         await self._server.start()
+        self._is_serving = True
+
+    async def _start_telemetry(self) -> None:
+        try:
+            await self.telemetry.start()
+        except OSError as error:
+            address = self._settings.metrics.address
+            raise AddressUnusable(f"can't show metrics on {address}: {error.strerror or error}") from error
 
     async def failures(self) -> AsyncGenerator[tuple[str, CommitFailed], None]:
         """Yield each namespace that fails from now on, and why; end when none is left to serve."""
@@ -148,6 +168,7 @@ class Daemon:
 
         Raises: StoreError if what was open can't be committed.
         """
+        self._is_serving = False
         await self._health.enter_graceful_shutdown()
         self.worlds.wind_down()
         hurried = hurry or asyncio.Event()
@@ -159,7 +180,10 @@ class Daemon:
         # Only now, so that they see the end of all that was under way.
         self.worlds.end_watches()
         await self._server.stop(min(grace_s, _LAST_GRACE_S))
-        await self.worlds.stop()
+        try:
+            await self.worlds.stop()
+        finally:
+            await self.telemetry.stop()
 
 
 def health_name(namespace: str) -> str:

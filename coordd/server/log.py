@@ -9,6 +9,7 @@ import sys
 import structlog
 
 from coordd.config import LogSettings
+from coordd.rpc import add_call_id
 
 
 def configure_log(settings: LogSettings) -> None:
@@ -16,6 +17,7 @@ def configure_log(settings: LogSettings) -> None:
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
+        add_call_id,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         *_renderers(is_json=settings.format == "json"),
     ]

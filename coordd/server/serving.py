@@ -76,6 +76,8 @@ async def serve(settings: Settings) -> int:
                 _logger.error(str(error))
             return EXIT_UNUSABLE
         await _log_serving(daemon, settings)
+        if daemon.telemetry.metrics_address:
+            _logger.info("metrics", address=daemon.telemetry.metrics_address)
         _announce(daemon.address, settings.store.path.absolute())
         return await _serve_until(daemon, stop, hurry, settings.server.drain_timeout_ns / SECOND)
 

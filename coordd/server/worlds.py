@@ -7,6 +7,7 @@ Must not know: gRPC's server, health, signals, exit codes.
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from importlib.metadata import version
 
 from coordd import rpc
@@ -14,23 +15,30 @@ from coordd.config import DEFAULT_NAMESPACE, Settings
 from coordd.engine import Clock, Engine
 from coordd.store.protocol import CommitFailed, Unusable
 from coordd.store.sqlite import SqliteStore
+from coordd.telemetry import Telemetry
 
 
 class Worlds:
     """An engine for each namespace. `start` once, then `stop` once.
 
-    Args: clock: of the namespace `default`, instead of the machine's own, as for tests.
+    Args: telemetry: sees all of them. clock: of the namespace `default`, instead of the machine's own, as for
+    tests.
     """
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+    def __init__(self, settings: Settings, telemetry: Telemetry, *, clock: Clock | None = None) -> None:
         self._settings = settings.worlds
         self.engines = {
-            name: _engine(world, clock if name == DEFAULT_NAMESPACE else None)
+            name: _engine(world, telemetry, name, clock if name == DEFAULT_NAMESPACE else None)
             for name, world in self._settings.items()
         }
         # Those that could not be opened, and why.
         self.unusable: dict[str, Unusable] = {}
         self._namespaces = rpc.Namespaces(self.engines)
+        for name, engine in self.engines.items():
+            telemetry.show(name, engine, self._settings[name].store.path, partial(self._is_usable, name))
+
+    def _is_usable(self, name: str) -> bool:
+        return name not in self.unusable and not self.engines[name].has_failed
 
     def servicer(self, make: Callable[[rpc.Backend], object]) -> object:
         """Return a service's servicers, by `make`, as one that picks the namespace of each call."""
@@ -88,12 +96,15 @@ class Worlds:
                 raise error
 
 
-def _engine(settings: Settings, clock: Clock | None) -> Engine:
+def _engine(settings: Settings, telemetry: Telemetry, name: str, clock: Clock | None) -> Engine:
+    observer, commit_observer = telemetry.of(name)
     return Engine(
         settings.rules(),
         SqliteStore(settings.store.path),
         history_retention_ns=settings.store.history_retention_ns,
         clock=clock,
+        observer=observer,
+        commit_observer=commit_observer,
     )
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import grpc
 import pytest
 from daemon_api import CONFIG, Api, DaemonProcess, TimeSource
+from observed import METRICS, Observed
 
 from coordd.config import load
 from coordd.engine import Clock
@@ -38,6 +39,17 @@ async def api(daemon: Daemon) -> AsyncIterator[Api]:
     """Stubs for the daemon within this process."""
     async with grpc.aio.insecure_channel(daemon.address) as channel:
         yield Api(channel)
+
+
+@pytest.fixture
+async def observed(config: Path, time_source: TimeSource) -> AsyncIterator[Observed]:
+    """The same daemon with metrics."""
+    config.write_text(config.read_text() + METRICS)  # noqa: ASYNC240
+    daemon = Daemon(load(config, {}), clock=Clock(monotonic_ns=time_source))
+    await daemon.start()
+    async with grpc.aio.insecure_channel(daemon.address) as channel:
+        yield Observed(daemon, Api(channel), time_source)
+    await daemon.stop(0)
 
 
 @pytest.fixture

@@ -54,6 +54,9 @@ class AsyncContext:
         self._context = context
         self._messages = messages
 
+    def invocation_metadata(self) -> Any:
+        return self._context.invocation_metadata() if self._context is not None else ()
+
     async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Any) -> None:
         raise Ended(code, details, trailing_metadata)
 

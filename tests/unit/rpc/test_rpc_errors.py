@@ -12,9 +12,14 @@ from offline import AsyncContext, Ended, error_info
 from coordd.core import errors as core
 from coordd.engine import Draining, EngineError, StoreFailed
 from coordd.rpc import calls, errors
+from coordd.rpc.call import Call
 from coordd.v1 import engagement_pb2
 
 METHOD = "/coordd.v1.EngagementService/RequestLock"
+
+
+def begin(context: Any) -> Call:
+    return Call(METHOD, None, 0, context)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +90,7 @@ async def broken(_request: Any, _context: Any) -> Any:
 
 async def test_a_defect_leaks_nothing_but_its_reference() -> None:
     with structlog.testing.capture_logs() as logs, pytest.raises(Ended) as ended:
-        await calls.guarded(METHOD, broken)(None, AsyncContext(None))
+        await calls.guarded(begin, broken)(None, AsyncContext(None))
     reason, metadata = error_info(ended.value.trailers)
     assert (ended.value.code, reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
     assert "secret" not in ended.value.details + str(ended.value.trailers)
@@ -99,7 +104,7 @@ async def test_bytes_that_are_no_message_are_the_callers_fault() -> None:
     assert parse(b"\x0a\x01a").item == "a"
     for malformed in (b"\xff", b"\x0a\xff", b"\x0a\x02\xff\xfe"):  # the last: not UTF-8
         with pytest.raises(Ended) as ended:
-            await calls.guarded(METHOD, broken)(parse(malformed), AsyncContext(None))
+            await calls.guarded(begin, broken)(parse(malformed), AsyncContext(None))
         assert error_info(ended.value.trailers) == ("INVALID_MESSAGE", {"method": METHOD})
 
 
@@ -121,7 +126,7 @@ async def test_a_stream_learns_that_its_message_could_not_be_sent() -> None:
             raise
 
     with pytest.raises(grpc.aio.InternalError):
-        await calls.guarded(METHOD, calls.sending(stream))(None, Unwritable(None))
+        await calls.guarded(begin, calls.sending(stream))(None, Unwritable(None))
     assert closed == ["grant"]
 
 
@@ -147,7 +152,7 @@ async def test_a_stream_that_is_cancelled_while_sending_learns_it_as_well() -> N
             closed.set()
 
     context = Stuck()
-    call = asyncio.create_task(calls.guarded(METHOD, calls.sending(stream))(None, context))  # type: ignore[arg-type]
+    call = asyncio.create_task(calls.guarded(begin, calls.sending(stream))(None, context))  # type: ignore[arg-type]
     await context.is_writing.wait()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):

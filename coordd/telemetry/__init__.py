@@ -1,0 +1,5 @@
+"""What the daemon shows of itself to those who operate it: metrics, and traces."""
+
+from coordd.telemetry.telemetry import Telemetry
+
+__all__ = ["Telemetry"]
