@@ -94,7 +94,7 @@ class Histogram:
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
         self._bounds = tuple(bound * metric.scale for bound in metric.bounds)
-        self._series: dict[Labels, Buckets] = {}
+        self._series: dict[Labels, Buckets] = {} if metric.labels else {(): Buckets(self._bounds)}
 
     def observe(self, value: int, *labels: str) -> None:
         """Take a value in."""
