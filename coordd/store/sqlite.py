@@ -21,7 +21,7 @@ from coordd.store.owner import Owner
 from coordd.store.protocol import CommitFailed, EngagementCount, Opened, Unusable
 from coordd.store.threads import Connection, Threads
 
-__all__ = ["SqliteStore"]
+__all__ = ["APPLICATION_ID", "SqliteStore", "check", "newest_format"]
 
 APPLICATION_ID: Final = 0x636F7264
 _MAGIC: Final = b"SQLite format 3\x00"
@@ -238,11 +238,17 @@ def _inspect(path: Path) -> None:
     # Where there is no log to read, `immutable` keeps SQLite from putting an index of it beside the file.
     uri = f"{path.as_uri()}?mode=ro{'' if has_log else '&immutable=1'}"
     with closing(sqlite3.connect(uri, uri=True)) as connection:
-        _check(path, connection)
+        check(path, connection)
 
 
-def _check(path: Path, connection: sqlite3.Connection) -> None:
-    version, newest = _pragma(connection, "user_version"), len(_migrations())
+def newest_format() -> int:
+    """Return the newest format that this version knows."""
+    return len(_migrations())
+
+
+def check(path: Path, connection: sqlite3.Connection) -> None:
+    """Refuse what a daemon would not serve. Raises: Unusable; sqlite3.Error if it can't be read."""
+    version, newest = _pragma(connection, "user_version"), newest_format()
     is_empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
     if is_empty and not version:
         return
