@@ -12,7 +12,8 @@ CONFIG ?= $(wildcard examples/coordd.toml)
 # What protos/ must stay compatible with. An intended break is listed in buf.yaml under breaking.ignore.
 PROTO_BASE ?= HEAD~1
 
-.PHONY: help setup run test demo demo-classes demo-upstream simulate bench sim gen gen-check lint format types imports proto-lint ci pins clean
+# Every task that has a line of help.
+.PHONY: $(shell sed -nE 's/^([a-z-]+):.*## .*/\1/p' $(MAKEFILE_LIST))
 
 help: ## list the tasks
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -55,6 +56,10 @@ demo-upstream: setup ## learn from upstreams that are stricter than configured; 
 SECONDS_OF_SIM := $(if $(filter command line,$(origin SECONDS)),$(SECONDS),60)
 sim: $(VENV)/.stamp ## simulate with faults: fresh seeds for SECONDS=60 on all cores, or SEED=n alone
 	@PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seconds $(SECONDS_OF_SIM) --jobs $$(nproc))
+
+EXAMPLES ?= 2000
+fuzz: setup ## throw EXAMPLES hostile messages at each RPC, and hostile HTTP/2 at the port; SEED=n replays
+	COORDD_FUZZ_EXAMPLES=$(EXAMPLES) COORDD_FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -q tests/fuzz
 
 bench: setup ## measure; prints JSON
 	$(BIN)/python -m bench

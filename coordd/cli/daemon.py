@@ -4,9 +4,13 @@ Owns: the exit codes, and that whoever starts the daemon gets a line to act upon
 Must not know: how the daemon does its work.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Final
+
+# gRPC's C core would write lines of its own between ours, of whatever a client does wrong; read at import.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import click
 

@@ -44,6 +44,11 @@ OPTIONS: Final[Mapping[str, int]] = {
     "grpc.so_reuseport": 0,
     # A waiter is a stream, so one process may well have many; but no one peer may take all the memory.
     "grpc.max_concurrent_streams": 10_000,
+    # Calls that have arrived and not begun; above the first number grpc cancels some by lot, above the second
+    # all. By default that is 1,000, which one client can fill with calls that it takes back at once: and it
+    # was others' calls that were cancelled. A call that waits costs about 10 KiB.
+    "grpc.server.max_pending_requests": 10_000,
+    "grpc.server.max_pending_requests_hard_limit": 20_000,
     # Clients ask every 10 s whether we are there, also with no call under way; by default grpc bans them for
     # it. Half of that, since the network may deliver two of them close together.
     "grpc.keepalive_permit_without_calls": 1,

@@ -6,6 +6,7 @@ Owns: the log's form. Must not know: what is logged.
 import logging
 import sys
 
+import grpc
 import structlog
 
 from coordd.config import LogSettings
@@ -33,7 +34,18 @@ def configure_log(settings: LogSettings) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *shared]
         )
     )
+    handler.addFilter(_is_news)
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leave out what grpc says, with a traceback, of clients that go before their answer, or send odd bytes.
+
+    Why: that is no trouble of the daemon's; whoever can connect could fill the log with it, and the bytes are
+    the client's own.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, grpc.aio.InternalError | UnicodeDecodeError)
 
 
 def _renderers(*, is_json: bool) -> list[structlog.typing.Processor]:
