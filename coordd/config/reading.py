@@ -30,7 +30,7 @@ ENVIRONMENT: Final = {
 OF_A_NAMESPACE: Final = frozenset(
     {
         "store", "locks", "kinds", "pools", "types", "limits", "aging", "waits", "recovery", "requests",
-        "scheduling", "sharing", "workers", "worker_classes", "escalation", "sessions",
+        "scheduling", "sharing", "workers", "worker_classes", "escalation", "sessions", "quotas",
     }
 )  # fmt: skip
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")

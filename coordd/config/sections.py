@@ -20,6 +20,7 @@ from coordd.config.values import (
     Length,
     NamespaceFile,
     OptionalAddress,
+    Quota,
     Section,
     Shown,
     SocketMode,
@@ -260,6 +261,20 @@ class EscalationSettings(Section):
     preempt_grace_ns: Grace = Field(
         5 * SECOND, description="How long a holder that is to be deprived has to give up by itself."
     )
+
+
+class QuotaSettings(Section):
+    """How much of the daemon a namespace may have, so that fleets which share one leave each other room.
+
+    0 is none: as much as there is room for. A call beyond a quota is refused with RESOURCE_EXHAUSTED.
+    """
+
+    leases: Quota = Field(
+        0,
+        description="Locks, reservations, permits, bookings and bundles that are held or waited for at once.",
+    )
+    waiters: Quota = Field(0, description="Requests that wait at once.")
+    sessions: Quota = Field(0, description="Workers that have a session at once.")
 
 
 class SessionSettings(Section):

@@ -28,6 +28,7 @@ from coordd.config.sections import (
     LogSettings,
     MetricsSettings,
     NamespaceSettings,
+    QuotaSettings,
     RecoverySettings,
     RequestSettings,
     SchedulingSettings,
@@ -42,7 +43,7 @@ from coordd.config.things import KindSettings, LimitSettings, PoolSettings, Type
 from coordd.config.values import DEFAULT_NAMESPACE, Name, NamespaceName, Section, is_local
 from coordd.core.lengths import spell_length
 from coordd.core.limits import NAMESPACES_MAX
-from coordd.core.rules import CRITICAL, HIGH, LOW, MEDIUM, Rules
+from coordd.core.rules import CRITICAL, HIGH, LOW, MEDIUM, QuotaRule, Rules
 
 # What exists if the file says nothing. A table of the same name in the file changes it key by key.
 DEFAULT_KINDS: Final[dict[str, dict[str, Any]]] = {
@@ -150,6 +151,7 @@ class Settings(Section):
     worker_classes: dict[Name, WorkerSettings] = Field({})
     escalation: EscalationSettings = EscalationSettings()
     sessions: SessionSettings = SessionSettings()
+    quotas: QuotaSettings = QuotaSettings()
     tls: TlsSettings = TlsSettings()
     identities: dict[Name, IdentitySettings] = Field({})
     audit: AuditSettings = AuditSettings()
@@ -260,6 +262,9 @@ class Settings(Section):
             escalation_default=_DECISIONS[self.escalation.default],
             preempt_grace_ns=self.escalation.preempt_grace_ns,
             session_ttl_ns=self.sessions.ttl_ns,
+            quotas=QuotaRule(
+                leases=self.quotas.leases, waiters=self.quotas.waiters, sessions=self.quotas.sessions
+            ),
         )
 
 

@@ -193,6 +193,7 @@ Ttl = Annotated[int, Length(TTL_NS_MIN, TTL_NS_MAX)]
 Grace = Annotated[int, Length(0, DAY)]
 Boost = Annotated[int, Length(0, HISTORY_NS_MAX)]
 Units = Annotated[int, Field(ge=1, le=UNITS_MAX)]
+Quota = Annotated[int, Field(ge=0, le=UNITS_MAX)]
 Windows = Annotated[
     dict[Annotated[int, Length(WINDOW_NS_MIN, WINDOW_NS_MAX)], Units],
     BeforeValidator(_check_distinct),

@@ -48,6 +48,7 @@ class Bookings:
                 f"{limit.name} has {BOOKINGS_PER_LIMIT_MAX} bookings.",
                 endpoint=limit.name,
             )
+        self._ledger.quotas.check_leases(command)
         booking = self._place(limit, command, rank, now)
         windows.book(booking)
         self._ledger.live[booking.id] = booking

@@ -14,6 +14,7 @@ from coordd.core.errors import AlreadyExists, FailedPrecondition, NotFound
 from coordd.core.limits import ENDED_REQUESTS_MAX, SECOND
 from coordd.core.outcomes import Notice
 from coordd.core.queues import QueueKey
+from coordd.core.quotas import Quotas
 from coordd.core.recall import Recall
 from coordd.core.records import (
     Booking,
@@ -54,6 +55,7 @@ class Ledger:
         "members",
         "notices",
         "parted",
+        "quotas",
         "requests",
         "sessions",
     )
@@ -65,6 +67,7 @@ class Ledger:
         self.deadlines = Deadlines()
         self.last_id = 0
         self.live: dict[int, Live] = {}
+        self.quotas = Quotas(rules.quotas, self.live)
         self.conditions = Conditions()
         # Members of bundles by id, each with its bundle; and those that have ended since bundles were told.
         self.members: dict[int, Bundle] = {}

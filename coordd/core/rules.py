@@ -124,6 +124,14 @@ class PoolRule(Struct, frozen=True, kw_only=True):
     borrow_from: str = ""
 
 
+class QuotaRule(Struct, frozen=True, kw_only=True):
+    """How much there may be at once. 0: as much as there is room for."""
+
+    leases: int = 0
+    waiters: int = 0
+    sessions: int = 0
+
+
 class Rules(Struct, frozen=True, kw_only=True):
     """Everything the state machine is told.
 
@@ -163,6 +171,7 @@ class Rules(Struct, frozen=True, kw_only=True):
     escalation_default: int = 4
     preempt_grace_ns: int = 5 * SECOND
     session_ttl_ns: int = 30 * SECOND
+    quotas: QuotaRule = QuotaRule()
 
 
 def contradiction(windows: Mapping[int, int]) -> str | None:

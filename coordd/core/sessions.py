@@ -172,6 +172,8 @@ class Sessions:
             (self._end if earlier.expires_at > now else self._expire)(earlier)
         elif len(self._sessions) >= SESSIONS_MAX:
             raise ResourceExhausted("TOO_MANY_SESSIONS", f"{SESSIONS_MAX} workers have sessions already.")
+        else:
+            self._ledger.quotas.check_sessions(len(self._sessions) + 1)
         session = self._sessions[command.worker] = Session(
             worker=command.worker,
             id=self._ledger.next_id(),

@@ -38,6 +38,7 @@ from coordd.core.outcomes import (
     WaitRefused,
 )
 from coordd.core.queues import PUT_FIRST, QueueKey, Queues, Rank
+from coordd.core.quotas import leases_of
 from coordd.core.records import EndedRequest, Permit, Session, Table, WaiterRow
 from coordd.core.rules import Rules
 from coordd.core.waiters import Waiter
@@ -126,6 +127,7 @@ class Waits:
         rank = self.rank(command, now)
         blocked = component.check(command, rank, now)
         if blocked is None:
+            self._ledger.quotas.check_leases(command)
             if command.__class__ in self._arrivals:
                 self._arrivals[command.__class__].arrived(command, now)
             return Granted(grant=self._grant(command, now))
@@ -314,6 +316,7 @@ class Waits:
     def _count(self, command: WaitableCommand, change: int) -> None:
         of = (command.__class__, command.priority)
         self.counts[of] = self.counts.get(of, 0) + change
+        self._ledger.quotas.wanted += change * leases_of(command)
 
     def _grant(self, command: WaitableCommand, now: int) -> Grant:
         grant = self._components[command.__class__].take(command, now)
@@ -382,6 +385,8 @@ class Waits:
             raise ResourceExhausted(
                 "QUEUE_FULL", f"Too many wait for {blocked.subject} already.", subject=blocked.subject
             )
+        self._ledger.quotas.check_waiters(len(self.waiters) + 1)
+        self._ledger.quotas.check_leases(command)
         waiter = Waiter(self._ledger.next_id(), command, rank[0], now, now + command.wait_ns)
         waiter.escalate_at = self._conflicts.escalate_at(command, blocked.key, now)
         self._hold(waiter)

@@ -9,7 +9,7 @@ import pytest
 from daemon_api import Api, DaemonProcess, refusal, stream_refusal
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from namespace_api import fleets, in_namespace
+from namespace_api import BLUE, fleets, in_namespace
 
 from coordd import rpc
 from coordd.config import load
@@ -209,3 +209,30 @@ async def test_both_are_there_after_a_crash_each_in_its_own_file(tmp_path: Path)
     serving = [line for line in errors.splitlines() if "] serving " in line]
     assert [f"namespace={name}" in line for name, line in zip(("default", "blue"), serving, strict=True)]
     assert all("locks=1" in line for line in serving)
+
+
+async def test_one_at_its_quota_leaves_the_other_untouched(tmp_path: Path) -> None:
+    daemon = Daemon(load(fleets(tmp_path, BLUE + "[quotas]\nleases = 3\nwaiters = 1\nsessions = 1\n"), {}))
+    await daemon.start()
+    async with grpc.aio.insecure_channel(daemon.address) as channel:
+        api, blue = Api(channel), in_namespace(channel, "blue")
+        await blue.lock("w1", "a")
+        waiting = blue.await_lock("w2", "a")
+        assert (await waiting.read()).HasField("queued")
+        stream, _ = await blue.connect("w1")
+        exceeded = ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED")
+        assert await stream_refusal(blue.await_lock("w3", "a")) == (
+            *exceeded,
+            {"quota": "waiters", "limit": "1"},
+        )
+        another = blue.session.Connect()
+        await another.write(session_pb2.ConnectRequest(register=session_pb2.Register(worker="w2")))
+        assert await stream_refusal(another) == (*exceeded, {"quota": "sessions", "limit": "1"})
+        await blue.lock("w1", "b")
+        assert await refusal(blue.lock("w1", "c")) == (*exceeded, {"quota": "leases", "limit": "3"})
+        for item in "abcd":
+            await api.lock("w1", item)
+            assert (await api.await_lock("w2", item).read()).HasField("queued")
+        waiting.cancel()
+        stream.cancel()
+    await daemon.stop(0)

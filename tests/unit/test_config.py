@@ -85,6 +85,7 @@ def test_the_example_is_the_defaults() -> None:
         "sharing",
         "escalation",
         "sessions",
+        "quotas",
     ):
         assert getattr(written, section) == getattr(defaults, section)
         assert getattr(written, section).model_fields_set == set(type(getattr(written, section)).model_fields)
