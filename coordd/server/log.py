@@ -49,9 +49,10 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 def _renderers(*, is_json: bool) -> list[structlog.typing.Processor]:
+    # Without the local variables, in either form: among them are the data of clients, and their tokens.
     if is_json:
-        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-    # Without the local variables: a traceback is for the operator's terminal, not for the data of clients.
+        traces = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        return [structlog.processors.ExceptionRenderer(traces), structlog.processors.JSONRenderer()]
     plain = structlog.dev.ConsoleRenderer(
         colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
     )

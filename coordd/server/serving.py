@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -19,6 +18,7 @@ from coordd.config import Settings
 from coordd.core.limits import SECOND
 from coordd.engine import Defect, EngineError
 from coordd.server.addresses import AddressUnusable
+from coordd.server.announcing import announcement
 from coordd.server.daemon import Daemon
 from coordd.server.log import configure_log
 from coordd.server.tasks import first
@@ -33,9 +33,6 @@ EXIT_ADDRESS: Final = 5
 
 # After a failed commit every call ends at once; this is for their replies to leave.
 _FAILED_GRACE_S: Final = 1.0
-
-# A call that changes something and is forgotten by itself; of a kind that is there unless configured away.
-_EXAMPLE: Final = '{"item": "tweet:1", "worker": "me", "kind": "reply", "ttl": "60s"}'
 
 _logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -78,7 +75,8 @@ async def serve(settings: Settings) -> int:
         await _log_serving(daemon, settings)
         if daemon.telemetry.metrics_address:
             _logger.info("metrics", address=daemon.telemetry.metrics_address)
-        _announce(daemon.address, settings.store.path.absolute())
+        sys.stdout.write(announcement(daemon.address, settings))
+        sys.stdout.flush()
         return await _serve_until(daemon, stop, hurry, settings.server.drain_timeout_ns / SECOND)
 
 
@@ -140,15 +138,6 @@ async def _log_serving(daemon: Daemon, settings: Settings) -> None:
             bookings=counts.bookings,
             waiters=counts.waiters,
         )
-
-
-def _announce(address: str, data: Path) -> None:
-    sys.stdout.write(
-        f"coordd serving on {address} (data: {data})\n"
-        f"try: grpcurl -plaintext -d '{_EXAMPLE}' {address} coordd.v1.EngagementService/RequestLock\n"
-        f"try: coordctl --address {address} status\n"
-    )
-    sys.stdout.flush()
 
 
 @contextmanager

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from daemon_api import CONFIG
+import grpc
+from daemon_api import CONFIG, Api
 
 from coordd.access import fingerprint, spell_token
 
@@ -25,6 +26,9 @@ token_sha256 = ["{fingerprint(TOKENS["eye"])}"]
 role = "operator"
 token_sha256 = ["{fingerprint(TOKENS["chief"])}"]
 """
+
+
+_STUBS: Final = ("engagement", "reservation", "rate_limit", "bundle", "session", "admin")
 
 
 def guarded_config(folder: Path, more: str = IDENTITIES, address: str = "127.0.0.1:0") -> Path:
@@ -49,3 +53,11 @@ class By:
     def __getattr__(self, method: str) -> Any:
         call = getattr(self._stub, method)
         return lambda *args, **more: call(*args, metadata=self._metadata, **more)
+
+
+def api_of(channel: grpc.aio.Channel, name: str) -> Api:
+    """Return stubs whose calls are all made by one identity."""
+    api = Api(channel)
+    for stub in _STUBS:
+        setattr(api, stub, By(getattr(api, stub), name))
+    return api

@@ -10,7 +10,7 @@ from daemon_api import DEADLINE_S, Api, TimeSource, nothing_changes, refusal, re
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from identity_rig import By, by, guarded_config
+from identity_rig import api_of, by, guarded_config
 
 from coordd.access import LEAST_ROLES, Role
 from coordd.config import load
@@ -33,15 +33,6 @@ OURS = {
     for method in service.methods
 }
 ROLES = {"eye": Role.OBSERVER, "bots": Role.WORKER, "chief": Role.OPERATOR}
-STUBS = ("engagement", "reservation", "rate_limit", "bundle", "session", "admin")
-
-
-def api_of(channel: grpc.aio.Channel, name: str) -> Api:
-    """Return stubs whose calls are all made by one identity."""
-    api = Api(channel)
-    for stub in STUBS:
-        setattr(api, stub, By(getattr(api, stub), name))
-    return api
 
 
 @pytest.fixture
