@@ -85,6 +85,7 @@ _REMEDIES = {
     "REQUEST_ENDED": "ask with a new --request-id",
     "REQUEST_ID_REUSED": "ask with a new --request-id",
     "DRAINING": "it grants again after 'coordctl drain --undo'",
+    "STORE_UNREADABLE": "the daemon can't read its data file; see its log, and the disk",
     "STORE_FAILED": "the daemon could not write its data; see its log, then start it again",
     "CONTRADICTING_WINDOWS": "a longer window must allow at least as much as a shorter one; set both at once",
 }

@@ -31,8 +31,8 @@ from coordd.core.rules import Rules
 
 Live = Lock | Reservation | Permit | Booking | Bundle
 # Each start's ids begin above every id that any earlier start can have given, even one whose last commits, or
-# whose whole file, were lost: at the start's second x 2**20. That stays below 2**53 (exact in JSON) until the
-# year 2242.
+# whose whole file, were lost: at the instant of the start in seconds x 2**20. That stays below 2**53, which
+# JSON keeps exact, until the year 2242.
 _IDS_PER_SECOND: Final = 1 << 20
 # A new observation counts for an eighth, as in TCP's smoothed round-trip time (RFC 6298).
 _HOLD_TIME_WEIGHT: Final = 8
@@ -87,7 +87,7 @@ class Ledger:
 
     def start_ids(self, last_id: int, now: int) -> None:
         """Begin above `last_id` and above every id that an earlier start can have given."""
-        self.last_id = max(last_id, now // SECOND * _IDS_PER_SECOND)
+        self.last_id = max(last_id, now * _IDS_PER_SECOND // SECOND)
 
     def next_id(self) -> int:
         """Give the next id: higher than every other there ever was."""

@@ -26,6 +26,7 @@ from coordd.rpc import errors
 from coordd.rpc.audit import AuditTrail
 from coordd.rpc.call import Call, CallObserver
 from coordd.rpc.guard import Guard
+from coordd.store.protocol import Unreadable
 
 # Streams that last until somebody ends them: no shutdown waits for them.
 _ENDLESS: Final = frozenset(
@@ -238,5 +239,12 @@ def _failure(call: Call, error: Exception) -> errors.Failure:
             return errors.of_denial(error)
         case MalformedRequest():
             return errors.of_message(call.method)
+        case Unreadable():
+            _logger.error(
+                "a question can't be answered from the store",
+                method=call.method,
+                error=str(error),
+            )
+            return errors.of_unreadable()
     _logger.error("internal error", method=call.method, reference=call.id, exc_info=error)
     return errors.of_defect(call.id)

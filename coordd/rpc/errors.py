@@ -122,6 +122,15 @@ def of_message(method: str) -> Failure:
     )
 
 
+def of_unreadable() -> Failure:
+    """Return how a question ends that can't be answered from the store; the log says why."""
+    return Failure(
+        code=grpc.StatusCode.DATA_LOSS,
+        reason="STORE_UNREADABLE",
+        message="the daemon can't read its data file; its log says why",
+    )
+
+
 def of_defect(reference: str) -> Failure:
     """Return how a call ends on which the daemon itself failed; `reference` finds it in the log."""
     return Failure(

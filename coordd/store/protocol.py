@@ -26,6 +26,10 @@ class CommitFailed(StoreError):
     """A batch may or may not be durable. Nothing of it may be acknowledged; the daemon must stop."""
 
 
+class Unreadable(StoreError):
+    """A question about what is in the store can't be answered; decisions don't ask any."""
+
+
 class Opened(Struct, frozen=True, kw_only=True):
     """Everything live, as rows in the order of the tables' columns, and the last batch's marks (0: new)."""
 
@@ -63,7 +67,10 @@ class Store(Protocol):
     async def latest_engagement(
         self, item: str, since: int, kinds: Collection[str], outcomes: Collection[int]
     ) -> Engagement | None:
-        """Return the latest engagement of `item` at or after `since` (ns); empty `kinds`: any."""
+        """Return the latest engagement of `item` at or after `since` (ns); empty `kinds`: any.
+
+        This and the questions below raise Unreadable.
+        """
         ...
 
     async def count_engagements(self, since: int, worker: str) -> Sequence[EngagementCount]:
@@ -85,5 +92,8 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None:
-        """Give up ownership. Everything committed is on disk already."""
+        """Give up ownership. Everything committed is on disk already.
+
+        Raises: CommitFailed if the disk fails at what is left to do; nothing is lost by it.
+        """
         ...

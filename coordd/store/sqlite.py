@@ -18,7 +18,8 @@ import msgspec
 
 from coordd.core.records import Batch, Engagement, Lock, Reservation, Row, Table
 from coordd.store.owner import Owner
-from coordd.store.protocol import CommitFailed, EngagementCount, Opened, Unusable
+from coordd.store.presence import Presence
+from coordd.store.protocol import CommitFailed, EngagementCount, Opened, Unreadable, Unusable
 from coordd.store.threads import Connection, Threads
 
 __all__ = ["APPLICATION_ID", "SqliteStore", "check", "newest_format"]
@@ -30,6 +31,10 @@ _BUSY_S: Final = 5.0
 # Pruning takes this many of the oldest engagements with each batch, or twice as many as the batch adds: so it
 # always catches up, and costs a batch about what its own rows do (25 us a row, for the index by item).
 _PRUNED_PER_BATCH_MIN: Final = 64
+# SQLite folds its log into the file by itself, every 1,000 pages, and tells nobody if it can't: the log would
+# grow, and the disk's errors be nobody's news. So we do it, too, at every so many batches, and are told. It
+# costs two syncs at most.
+_BATCHES_PER_CHECKPOINT: Final = 256
 _SQL: Final = resources.files("coordd.store") / "sql"
 _MARKS: Final = "meta"
 _LIVE_TABLES: Final = tuple(table for table in Table if table is not Table.ENGAGEMENTS)
@@ -60,8 +65,10 @@ class SqliteStore:
         self._count_engagements = _sql("count_engagements.sql")
         self._locks_page = _sql("locks_page.sql")
         self._reservations_page = _sql("reservations_page.sql")
+        self._presence = Presence(())
         self._prune_before = 0
         self._failure = ""
+        self._is_open = False
 
     # ------------------------------------------------------------------ opening and closing
 
@@ -73,6 +80,7 @@ class SqliteStore:
             opened = await self._writer.run(lambda connection: self._start(connection, history_ns))
             self._reader = await self._connect("ro")
             self._counter = await self._connect("ro")
+            self._is_open = True
         except (sqlite3.Error, OSError) as error:
             await self.close()
             raise Unusable(f"{self._path}: {_reason(error)}") from error
@@ -84,15 +92,26 @@ class SqliteStore:
     async def close(self) -> None:
         """See `Store.close`."""
         # The readers first: the last one to close folds the log into the file, and readers may not write.
-        connections, owner = (self._counter, self._reader, self._writer), self._owner
+        readers, writer, owner = (self._counter, self._reader), self._writer, self._owner
         self._counter = self._reader = self._writer = self._owner = None
         try:
-            for connection in connections:
-                if connection is not None:
-                    await connection.close()
+            for reader in filter(None, readers):
+                await reader.close()
+            if writer is not None:
+                await self._close_writer(writer)
         finally:
             if owner is not None:
                 owner.release()
+
+    async def _close_writer(self, writer: Connection) -> None:
+        try:
+            # Closing does it, too, and tells nobody if it can't.
+            if self._is_open and not self._failure:
+                await writer.run(_checkpoint)
+        except sqlite3.Error as error:
+            raise CommitFailed(f"{self._path}: its log was left as it is: {_reason(error)}") from error
+        finally:
+            await writer.close()
 
     def _prepare(self) -> None:
         _check_place(self._path)
@@ -118,7 +137,9 @@ class SqliteStore:
             columns = connection.execute(f"PRAGMA table_info({_name(table)})").fetchall()
             self._puts[table] = _put(table, len(columns))
             self._deletes[table] = _delete(table, [name for _, name, _, _, _, key in columns if key])
-        return _load(connection, history_ns)
+        opened = _load(connection, history_ns)
+        self._presence = Presence((self._path, _log(self._path)))
+        return opened
 
     # ------------------------------------------------------------------ writing
 
@@ -128,11 +149,18 @@ class SqliteStore:
         if self._failure:
             raise CommitFailed(self._failure)
         try:
-            await self._writer.run(lambda connection: self._apply(connection, batch))
+            await self._writer.run(lambda connection: self._write(connection, batch))
         # The last two are values that SQLite can't take: nothing of this batch can ever be durable.
         except (sqlite3.Error, OSError, OverflowError, ValueError) as error:
             self._failure = f"{self._path}: batch {batch.sequence} failed: {_reason(error)}"
             raise CommitFailed(self._failure) from error
+
+    def _write(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        self._apply(connection, batch)
+        # Now: what it says of the files holds for this batch.
+        self._presence.check()
+        if batch.sequence % _BATCHES_PER_CHECKPOINT == 0:
+            _checkpoint(connection)
 
     def _apply(self, connection: sqlite3.Connection, batch: Batch) -> None:
         connection.execute("BEGIN IMMEDIATE")
@@ -175,30 +203,34 @@ class SqliteStore:
             "kinds": _json(kinds),
             "outcomes": _json(outcomes),
         }
-        rows = await _query(self._reader, self._latest_engagement, parameters)
+        rows = await self._query(self._reader, self._latest_engagement, parameters)
         return _record(Engagement, rows[0]) if rows else None
 
     async def count_engagements(self, since: int, worker: str) -> Sequence[EngagementCount]:
         """See `Store.count_engagements`."""
-        rows = await _query(self._counter, self._count_engagements, {"since": since, "worker": worker})
+        rows = await self._query(self._counter, self._count_engagements, {"since": since, "worker": worker})
         return [EngagementCount(kind=kind, outcome=outcome, count=count) for kind, outcome, count in rows]
 
     async def locks_page(self, after: int, size: int, worker: str) -> Sequence[Lock]:
         """See `Store.locks_page`."""
         parameters: dict[str, str | int] = {"after": after, "size": size, "worker": worker}
-        rows = await _query(self._reader, self._locks_page, parameters)
+        rows = await self._query(self._reader, self._locks_page, parameters)
         return [_record(Lock, row) for row in rows]
 
     async def reservations_page(self, after: int, size: int, worker: str, type: str) -> Sequence[Reservation]:
         """See `Store.reservations_page`."""
         parameters: dict[str, str | int] = {"after": after, "size": size, "worker": worker, "type": type}
-        rows = await _query(self._reader, self._reservations_page, parameters)
+        rows = await self._query(self._reader, self._reservations_page, parameters)
         return [_record(Reservation, row) for row in rows]
 
-
-async def _query(reader: Connection | None, sql: str, parameters: Mapping[str, str | int]) -> list[Any]:
-    assert reader is not None, "query before open"  # noqa: S101
-    return await reader.run(lambda connection: connection.execute(sql, parameters).fetchall())
+    async def _query(
+        self, reader: Connection | None, sql: str, parameters: Mapping[str, str | int]
+    ) -> list[Any]:
+        assert reader is not None, "query before open"  # noqa: S101
+        try:
+            return await reader.run(lambda connection: connection.execute(sql, parameters).fetchall())
+        except sqlite3.Error as error:
+            raise Unreadable(f"{self._path}: {_reason(error)}") from error
 
 
 # ---------------------------------------------------------------------- the file
@@ -213,6 +245,13 @@ def _check_place(path: Path) -> None:
         raise Unusable(f"{path}: is a directory; it has to be a file")
     if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
         raise Unusable(f"{path}: is no regular file")
+    # Each of its names has a log and an owner of its own: between two of them SQLite would ruin the file.
+    if path.exists() and (names := path.stat().st_nlink) > 1:
+        raise Unusable(f"{path}: has {names} names (hard links); it must have one")
+
+
+def _log(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
 
 
 def _create(path: Path) -> None:
@@ -227,7 +266,7 @@ def _create(path: Path) -> None:
 
 def _inspect(path: Path) -> None:
     """Refuse what is not a sound data file of a format we know, with nothing written to it or beside it."""
-    log = path.with_name(path.name + "-wal")
+    log = _log(path)
     has_log = log.exists() and log.stat().st_size > 0
     with path.open("rb") as file:
         magic = file.read(len(_MAGIC))
@@ -275,6 +314,11 @@ def _check_tables(path: Path, connection: sqlite3.Connection, tables: Sequence[T
         verdict = connection.execute(f"PRAGMA quick_check({_name(table)})").fetchone()[0]
         if verdict != "ok":
             raise Unusable(f"{path}: is corrupt: {' '.join(verdict.split())}")
+
+
+def _checkpoint(connection: sqlite3.Connection) -> None:
+    # What readers still need of the log stays in it; nobody waits for them.
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 def _migrate(connection: sqlite3.Connection) -> None:

@@ -4,18 +4,20 @@ By docs/semantics.md section 15: a commit that fails is the last one, health say
 in a line, the exit code is 4, and the next start has all that was acknowledged.
 """
 
-import asyncio
 import errno
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from random import Random
 
-import crash_audit as audit
+import grpc
 import pytest
 from crash_daemon import NOT_SERVING, Daemon, Health
 from crash_rig import Fleet
+from crash_work import nothing_is_lost, work
 from disk_fault import ALWAYS, Call, Disk, compiled
+
+from coordd.v1 import engagement_pb2
 
 
 @pytest.fixture(scope="session")
@@ -34,38 +36,6 @@ async def daemon(tmp_path: Path, disk: Disk) -> AsyncIterator[Daemon]:
     daemon = Daemon(tmp_path, environment=disk.environment)
     yield daemon
     await daemon.close()
-
-
-async def work(daemon: Daemon, fleet: Fleet) -> None:
-    """Start the daemon, and let the fleet work until some of it has been granted."""
-    await daemon.start()
-    fleet.connect(daemon.address)
-    fleet.start()
-    fleet.go_on()
-    while len(fleet.journal.ids) < 20:
-        fleet.check()
-        await asyncio.sleep(0.01)
-
-
-async def nothing_is_lost(daemon: Daemon, fleet: Fleet) -> None:
-    """Start the daemon again, and see that all is there and goes on."""
-    await daemon.start()
-    fleet.connect(daemon.address)
-    assert fleet.stubs is not None
-    assert await audit.lost_after_restart(fleet.stubs, fleet.journal) == []
-    told = len(fleet.journal.ids)
-    fleet.go_on()
-    while len(fleet.journal.ids) < told + 20:
-        fleet.check()
-        await asyncio.sleep(0.01)
-    await fleet.stop()
-    assert await daemon.end(signal.SIGTERM) == 0
-    audit.check(fleet.journal)
-    records = audit.Records(daemon.path)
-    assert records.granted_twice() == []
-    assert records.granted_though_refused(fleet.journal.refused) == []
-    assert records.wrongly_ended(fleet.journal.locks) == []
-    assert fleet.journal.repeats > 0
 
 
 LOG = "-wal"
@@ -98,6 +68,60 @@ async def test_a_disk_that_fails_under_it_ends_it_and_nothing_acknowledged_is_lo
     assert str(daemon.path) in told[0]
     assert "Traceback" not in "".join(daemon.log())
     disk.mend()
+    await nothing_is_lost(daemon, fleet)
+
+
+async def test_a_log_that_can_not_be_folded_into_the_file_ends_it(
+    daemon: Daemon, fleet: Fleet, disk: Disk, random: Random
+) -> None:
+    await work(daemon, fleet)
+    health = await Health.watched(daemon.address)
+    fleet.expect_end()
+    disk.fail(random.choice((Call.WRITE, Call.SYNC)), daemon.path)
+    assert await daemon.ended() == 4
+    assert disk.failed > 0
+    assert await health.rest() == [NOT_SERVING]
+    assert len(daemon.log()) == 1
+    assert "the store failed" in daemon.log()[0]
+    disk.mend()
+    await nothing_is_lost(daemon, fleet)
+
+
+async def test_a_stop_that_can_not_fold_the_log_says_so_and_loses_nothing(
+    daemon: Daemon, fleet: Fleet, disk: Disk
+) -> None:
+    await work(daemon, fleet)
+    fleet.disconnect()
+    disk.fail(Call.SYNC, daemon.path)
+    assert await daemon.end(signal.SIGTERM) == 4
+    assert disk.failed > 0
+    assert len(daemon.log()) == 1
+    assert f"{daemon.path}: its log was left as it is: disk I/O error" in daemon.log()[0]
+    disk.mend()
+    await nothing_is_lost(daemon, fleet)
+
+
+async def test_a_page_that_can_not_be_read_ends_the_question_and_no_more(
+    daemon: Daemon, fleet: Fleet, disk: Disk
+) -> None:
+    await work(daemon, fleet)
+    fleet.disconnect()
+    assert await daemon.end(signal.SIGTERM) == 0
+    await daemon.start()  # it has read the file, but the connection that answers questions has not
+    fleet.connect(daemon.address)
+    assert fleet.stubs is not None
+    question = engagement_pb2.ListLocksRequest(page_size=10)
+    disk.fail(Call.READ, daemon.path, times=1)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await fleet.stubs.engagement.ListLocks(question)
+    assert disk.failed == 1
+    assert caught.value.code() is grpc.StatusCode.DATA_LOSS
+    assert caught.value.details() == "the daemon can't read its data file; its log says why"
+    [line] = daemon.log()
+    assert "a question can't be answered from the store" in line
+    assert f"error='{daemon.path}: " in line
+    await fleet.stubs.engagement.ListLocks(question)
+    assert await daemon.end(signal.SIGTERM) == 0
     await nothing_is_lost(daemon, fleet)
 
 

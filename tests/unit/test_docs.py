@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from coordd.config import Settings, section_model
 from coordd.core import errors
-from coordd.rpc.errors import of_command, of_defect, of_message
+from coordd.rpc.errors import of_command, of_defect, of_message, of_unreadable
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -83,7 +83,7 @@ def _raised() -> Iterator[tuple[str, str]]:
             reason = ast.literal_eval(node.args[0])
             failure = of_command(classes[node.func.id](reason, ""))
             yield failure.code.name, failure.reason
-    for failure in (of_message(""), of_defect("")):
+    for failure in (of_message(""), of_defect(""), of_unreadable()):
         yield failure.code.name, failure.reason
     yield from (("UNAVAILABLE", "DRAINING"), ("UNAVAILABLE", "STORE_FAILED"))
 

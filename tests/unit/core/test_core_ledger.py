@@ -24,6 +24,15 @@ def test_ids_begin_above_all_that_an_earlier_start_can_have_given_even_if_the_st
     assert last < 1 << 53
 
 
+def test_starts_within_one_second_give_no_id_twice_even_if_the_store_was_lost() -> None:
+    ledger = Ledger(rules_of())
+    given: list[int] = []
+    for start in range(10):
+        ledger.start_ids(0, T0 + start * SECOND // 10)
+        given += [ledger.next_id() for _ in range(1000)]
+    assert given == sorted(set(given))
+
+
 def test_ids_begin_above_the_last_one_even_if_the_clock_was_set_back() -> None:
     ledger = Ledger(rules_of())
     ledger.start_ids(1 << 52, T0)
