@@ -53,6 +53,13 @@ class Identity(Struct, frozen=True, kw_only=True):
             message = f"{self.name} is not permitted to call {method}: it takes the role {least}"
             raise NotPermitted("ROLE_REQUIRED", message, identity=self.name, method=method, role=least)
 
+    def require_namespace(self, namespace: str, method: str) -> None:
+        """Raise NotPermitted if it may not call there, whether there is such a namespace or not."""
+        if namespace not in self.namespaces:
+            # Not echoed, as a worker is not.
+            message = f"{self.name} is not permitted to call {method} in the namespace that it names"
+            raise NotPermitted("NAMESPACE_REQUIRED", message, identity=self.name, method=method)
+
     def require_worker(self, worker: str, method: str) -> None:
         """Raise NotPermitted if it may not act as `worker`. Operators may act as any."""
         if self.role < Role.OPERATOR and worker not in self.workers:

@@ -5,14 +5,14 @@ hash should, for it may be the token.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from coordd.access import Directory, Identity, Names, Role
 from coordd.config.problems import Problems
-from coordd.config.values import FilePath, Section, Shown
+from coordd.config.values import DEFAULT_NAMESPACE, FilePath, Section, Shown
 from coordd.core.limits import WORKER_BYTES_MAX
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -82,6 +82,9 @@ class IdentitySettings(Section):
         "`workers`; `operator` may do anything, in any name.",
     )
     workers: Patterns = Field([], description="In whose names a `worker` may act. None: in its own, NAME.")
+    namespaces: Patterns = Field(
+        [], description="Where it may call. None: in `default` only; `*`: in all that there are."
+    )
     token_sha256: Fingerprints = Field(
         [],
         description="Of each token that it may show; two while one replaces the other. `coordd token` "
@@ -100,7 +103,12 @@ class IdentitySettings(Section):
 
     def identity(self, name: str) -> Identity:
         """Return who it is."""
-        return Identity(name=name, role=ROLES[self.role], workers=Names.of(*(self.workers or [name])))
+        return Identity(
+            name=name,
+            role=ROLES[self.role],
+            workers=Names.of(*(self.workers or [name])),
+            namespaces=Names.of(*(self.namespaces or [DEFAULT_NAMESPACE])),
+        )
 
 
 class AuditSettings(Section):
@@ -125,7 +133,7 @@ def directory(identities: Mapping[str, IdentitySettings]) -> Directory:
 
 
 def identity_problems(
-    identities: Mapping[str, IdentitySettings], tls: TlsSettings
+    identities: Mapping[str, IdentitySettings], tls: TlsSettings, namespaces: Collection[str]
 ) -> Iterator[tuple[str, str]]:
     """Yield what the identities may not say together, with its key."""
     owners: dict[tuple[str, str], str] = {}
@@ -134,6 +142,9 @@ def identity_problems(
             yield name, "can't be recognised: it has neither `token_sha256` nor `certificates`"
         if identity.certificates and not tls.client_ca:
             yield f"{name}.certificates", "needs [tls] client_ca: nobody else is asked for a certificate"
+        for namespace in identity.namespaces:
+            if not namespace.endswith("*") and namespace not in namespaces:
+                yield f"{name}.namespaces", f"there is no namespace {namespace!r}"
         for key, value in identity.marks():
             if (owner := owners.setdefault((key, value), name)) != name:
                 yield f"{name}.{key}", f"has one that is {owner}'s, too"

@@ -175,7 +175,12 @@ class Settings(Section):
 
     def _problems(self) -> Iterator[tuple[str, str]]:
         yield from self._rule_problems()
-        yield from ((f"identities.{key}", why) for key, why in identity_problems(self.identities, self.tls))
+        yield from (
+            (f"identities.{key}", why)
+            for key, why in identity_problems(
+                self.identities, self.tls, {DEFAULT_NAMESPACE, *self.namespaces}
+            )
+        )
         if not (is_local(self.server.address) or self.tls.certificate or self.server.insecure):
             yield "server.address", OPEN_ADDRESS
 

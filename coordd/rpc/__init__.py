@@ -10,7 +10,7 @@ from coordd.rpc.call import CallObserver, add_call_id
 from coordd.rpc.calls import Calls
 from coordd.rpc.engagement import EngagementServicer
 from coordd.rpc.guard import Guard
-from coordd.rpc.health import Health
+from coordd.rpc.health import Health, health_name
 from coordd.rpc.namespaces import Namespaces, Routed
 from coordd.rpc.rate_limit import RateLimitServicer
 from coordd.rpc.reservation import ReservationServicer
@@ -43,6 +43,7 @@ __all__ = [
     "Namespaces",
     "Routed",
     "add_call_id",
+    "health_name",
 ]
 
 # Every service: what serves it, and the generated function that says which of its methods are what.

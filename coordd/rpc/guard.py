@@ -11,10 +11,13 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from coordd.access import Denial, Directory, Identity, NotIdentified, Role, least_role
+from coordd.rpc.namespaces import named
 from coordd.v1 import session_pb2
 
 _AUTHORIZATION: Final = "authorization"
 _SCHEME: Final = "bearer"
+# What is not ours, health and reflection, is of no namespace.
+_OURS: Final = "/coordd."
 # As gRPC calls what a certificate says of its owner. The common name is for certificates without others.
 _CERTIFICATE_NAMES: Final = ("x509_subject_alternative_name", "x509_common_name")
 
@@ -116,6 +119,8 @@ class Guard:
             identity = self.identify(context)
             who = identity.name
             identity.require(role, method)
+            if method.startswith(_OURS):
+                identity.require_namespace(named(context), method)
             if role is Role.WORKER and (worker := _worker(request)) is not None:
                 identity.require_worker(worker, method)
         except Denial as denial:

@@ -1,13 +1,23 @@
 """`grpc.health.v1`, whole: the package's servicer leaves out the list."""
 
-from typing import Any
+from typing import Any, Final
 
 from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1.health import aio
 
+_NAMESPACE: Final = "namespace/"
+
+
+def health_name(namespace: str) -> str:
+    """Return the name under which the health of one namespace can be asked for."""
+    return f"{_NAMESPACE}{namespace}"
+
 
 class Health(aio.HealthServicer):
-    """Whether we serve: in all, and each service."""
+    """Whether we serve: in all, each service, and each namespace, by a name of its own.
+
+    Namespaces are in no list: who has one need not know of others.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,5 +33,6 @@ class Health(aio.HealthServicer):
         statuses = {
             service: await self.Check(pb.HealthCheckRequest(service=service), context)
             for service in self._known
+            if not service.startswith(_NAMESPACE)
         }
         return pb.HealthListResponse(statuses=statuses)  # type: ignore[attr-defined] # older stubs

@@ -126,7 +126,7 @@ class Daemon:
         except BaseException:
             await self.telemetry.stop()
             raise
-        for service in ("", *rpc.SERVICES, *map(health_name, self.worlds.engines)):
+        for service in ("", *rpc.SERVICES, *map(rpc.health_name, self.worlds.engines)):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         for name in self.worlds.unusable:
             await self._is_over(name)
@@ -149,7 +149,7 @@ class Daemon:
 
     async def _is_over(self, name: str) -> None:
         """Say in its health that a namespace is not served any more; of the services others are."""
-        await self._health.set(health_name(name), health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._health.set(rpc.health_name(name), health_pb2.HealthCheckResponse.NOT_SERVING)
 
     def _check_audit(self) -> None:
         path = self._settings.audit.path
@@ -189,11 +189,6 @@ class Daemon:
             await self.worlds.stop()
         finally:
             await self.telemetry.stop()
-
-
-def health_name(namespace: str) -> str:
-    """Return the name under which the health of one namespace can be asked for."""
-    return f"namespace/{namespace}"
 
 
 @contextmanager

@@ -31,11 +31,11 @@ def fleets(directory: Path, blue: str = BLUE, more: str = "") -> Path:
 
 
 class _Named:
-    """A channel whose every call names a namespace."""
+    """A channel whose every call has the same metadata."""
 
-    def __init__(self, channel: Any, namespace: str) -> None:
+    def __init__(self, channel: Any, metadata: tuple[tuple[str, str], ...]) -> None:
         self._channel = channel
-        self._metadata = (("coordd-namespace", namespace),)
+        self._metadata = metadata
 
     def __getattr__(self, form: str) -> Callable[..., Any]:
         def method(*args: Any, **more: Any) -> Any:
@@ -44,6 +44,11 @@ class _Named:
         return method
 
 
-def in_namespace(channel: Any, namespace: str) -> Api:
+def named(channel: Any, *metadata: tuple[str, str]) -> Any:
+    """Return a channel whose every call has this metadata."""
+    return _Named(channel, metadata)
+
+
+def in_namespace(channel: Any, namespace: str, *more: tuple[str, str]) -> Api:
     """Return the stubs of a namespace over a channel."""
-    return Api(_Named(channel, namespace))  # type: ignore[arg-type]
+    return Api(named(channel, ("coordd-namespace", namespace), *more))
