@@ -5,6 +5,7 @@ Owns: that it is started, drained and stopped as `coordd.server` does it; gRPC's
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import Final
 
 from coordd import rpc
@@ -48,6 +49,7 @@ class Daemon:
             server.add(*self._calls.handlers(add, servicer(backend)))
         self.stop_asked = asyncio.Event()
         self.is_serving = False
+        self.on_serving: Callable[[int], None] = lambda _: None
         self.owner: Owner | None = None
         # A bug that the engine has found in itself.
         self.defect: Defect | None = None
@@ -56,6 +58,7 @@ class Daemon:
         """Serve until told to stop, or until the store fails; return the exit code. Raises: Unusable."""
         await self.engine.start()
         self.owner = self._store._owner
+        self.on_serving(self.engine.now())
         self._server.listen()
         self.is_serving = True
         failure = asyncio.create_task(self.engine.failure())
@@ -76,6 +79,8 @@ class Daemon:
         owner = self._store._owner or self.owner
         if owner is not None:
             os.close(owner._descriptor)
+            # Its number is somebody else's soon, and what is cleared away in the end may try to close it.
+            owner._descriptor = -1
 
     async def _stop(self, grace_s: float) -> None:
         self.engine.wind_down()

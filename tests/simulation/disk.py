@@ -55,11 +55,11 @@ def torn(before: Image, after: Image, random: Random) -> Image:
 
     Args: before, after: a database in WAL mode with nothing left to sync.
     """
-    old_log, new_log = before.get("-wal", b""), after.get("-wal", b"")
-    old_file, new_file = before.get("", b""), after.get("", b"")
-    if old_file != new_file and random.random() < 0.5:
-        # The log is synced; the checkpoint was under way.
-        return after | {"": _mixed(old_file, new_file, random)}
+    old_file, new_file = before[""], after[""]
+    old_log, new_log = before["-wal"], after.get("-wal")
+    if new_log is None or (old_file != new_file and random.random() < 0.5):
+        # The log is synced; a checkpoint was under way. Not before it is through may the log go.
+        return before | after | {"": _mixed(old_file, new_file, random)}
     if old_log[:_WAL_HEADER] != new_log[:_WAL_HEADER]:
         # A log that begins anew has its header synced before anything else.
         old_log = new_log[:_WAL_HEADER] + old_log[_WAL_HEADER:]
@@ -74,15 +74,21 @@ def _mixed(old: bytes, new: bytes, random: Random) -> bytes:
     for start in range(0, len(new), _SECTOR):
         sector = new[start : start + _SECTOR]
         if start < length and old[start : start + _SECTOR] != sector and random.random() < chance:
-            written = _garbled(sector, random) if random.random() < 0.02 else sector
+            before = old[start : start + _SECTOR]
+            written = _garbled(before, sector, random) if random.random() < 0.05 else sector
             mixed.extend(b"\0" * (start - len(mixed)))
             mixed[start : start + len(written)] = written
     return bytes(mixed)
 
 
-def _garbled(sector: bytes, random: Random) -> bytes:
-    cut = random.randrange(len(sector))
-    return sector[:cut] + random.randbytes(len(sector) - cut)
+def _garbled(old: bytes, new: bytes, random: Random) -> bytes:
+    """Return a sector that was being written. What is beside the bytes that were to change is safe.
+
+    That is what SQLite takes for granted of a disk ("powersafe overwrite"), and disks promise.
+    """
+    first = next(index for index in range(len(new)) if old[index : index + 1] != new[index : index + 1])
+    cut = random.randrange(first, len(new))
+    return new[:cut] + random.randbytes(len(new) - cut)
 
 
 class Disk(Threads):

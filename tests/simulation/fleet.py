@@ -50,6 +50,8 @@ class Worker:
         self.channel = Channel(world.wire, self.process)
         self._other_channel = Channel(world.wire, self.process)
         self._requests = 0
+        # When the daemon made the last answer: only a simulation knows.
+        self.made_ns = 0
 
     async def run(self) -> None:
         """Work until all is calm."""
@@ -125,37 +127,46 @@ class Worker:
             await asyncio.sleep(self.random.uniform(0.01, 1.0))
 
     async def _unary(self, channel: Channel, name: str, request: Message, timeout_s: float) -> Any:
-        call = self.world.recorder.asked(self.name, name, request)
+        recorder = self.world.recorder
+        call = recorder.asked(self.name, name, request)
         try:
-            reply = await channel.ask(name, request, timeout_s)
+            reply, self.made_ns = await channel.ask(name, request, timeout_s)
         except CallFailed as error:
-            self.world.recorder.failed(call, error)
+            recorder.failed(call, error)
             raise
-        self.world.recorder.answered_by(call, reply)
+        recorder.told(call, reply)
         return reply
 
     async def _stream(self, channel: Channel, name: str, request: Message, timeout_s: float) -> Any:
         recorder = self.world.recorder
-        number = recorder.asked(self.name, name, request)
+        record = recorder.asked(self.name, name, request)
         try:
             call = await channel.open(name, timeout_s)
             try:
                 call.say(request)
                 call.half_close()
                 while (message := await call.read()) is not None:
-                    recorder.answered_by(number, message)
+                    recorder.told(record, message)
                     if message.WhichOneof("event") != "queued":
+                        self.made_ns = call.made_ns
                         return message
-                    await self.see_place(message.queued)
+                    await self.pause_reading()
             finally:
                 call.cancel()
-            raise CallFailed("UNAVAILABLE")
+            raise CallFailed("INTERNAL", "ENDED_WITHOUT_ANSWER")
         except CallFailed as error:
-            recorder.failed(number, error)
+            recorder.failed(record, error)
             raise
 
-    async def see_place(self, place: Any) -> None:
-        """Read where it stands; a slow reader takes its time."""
+    async def pause_reading(self) -> None:
+        """A slow reader takes its time after each message."""
+        if self.chance(self.work_mix.slow_reader_rate):
+            await asyncio.sleep(self.random.expovariate(1.0) * self.work_mix.think_s)
+
+
+def granted(answer: Any) -> Any:
+    """Return what an answer grants; None: nothing."""
+    return answer.granted if answer is not None and answer.HasField("granted") else None
 
 
 def is_to_be_repeated(error: CallFailed) -> bool:

@@ -1,18 +1,41 @@
-"""What happened, as clients saw it and as nobody but the simulation can know it.
+"""What happened: as the clients saw it, and as nobody but a simulation can know it.
 
-Owns: the record, in order of true time, and its digest. Judging is `audit`'s.
+Owns: the record, in order of true time, its digest, and how it is shown. Judging is `audit`'s.
 """
 
 import asyncio
 import hashlib
 from collections import Counter
-from typing import Any
+from dataclasses import dataclass, field
 
-from google.protobuf import text_format
+import msgspec
+from audit import history as to
 from google.protobuf.message import Message
 
+from coordd.config import Settings
+from simulation import translation
 from simulation.loop import Loop
 from simulation.wire import CallFailed
+
+_encoder = msgspec.json.Encoder()
+
+
+@dataclass
+class Pending:
+    """A call, and what has become of it so far."""
+
+    called_at: int
+    method: str
+    ask: to.Ask
+    worker: str
+    request_id: str
+    places: list[to.Place] = field(default_factory=list)
+    returned_at: int | None = None
+    answer: to.Answer | None = None
+
+    def record(self) -> to.Operation:
+        """Return it as it stands."""
+        return to.Operation(**vars(self))
 
 
 class Recorder:
@@ -23,60 +46,79 @@ class Recorder:
         self._calls_max = calls_max
         # Set by the last call that there is to be before all is left in peace.
         self.is_full = asyncio.Event()
-        self.faults: Counter[str] = Counter()
         self.calls = 0
-        self.answered = 0
-        self.lines: list[tuple[int, str, int, str, Any]] = []
+        self.faults: Counter[str] = Counter()
+        self._faults: list[tuple[int, str]] = []
+        self._entries: list[to.Entry | Pending] = []
+        self._started = 0
 
     def note(self, fault: str) -> None:
         """A fault was done."""
         self.faults[fault] += 1
-        self.lines.append((self._loop.now_ns, "fault", 0, fault, None))
+        self._faults.append((self._loop.now_ns, fault))
 
-    def told(self, what: str, **values: Any) -> None:
-        """The daemon has started, or ended."""
-        self.lines.append((self._loop.now_ns, what, 0, "", values))
+    def add(self, entry: to.Entry) -> None:
+        """Something happened that is no call."""
+        self._entries.append(entry)
 
-    def asked(self, worker: str, name: str, request: Message) -> int:
-        """A worker sends a request; return the call's number."""
+    def started(self, settings: Settings) -> None:
+        """The daemon starts."""
+        self._started = len(self._entries)
+        self._entries.append(to.Started(at=self._loop.now_ns, world=to.world(settings.model_dump())))
+
+    def serving(self, clock_offset_ns: int) -> None:
+        """The daemon that was started last has come so far that it knows its time."""
+        started = self._entries[self._started]
+        self._entries[self._started] = msgspec.structs.replace(started, clock_offset_ns=clock_offset_ns)
+
+    def ended(self, how: str) -> None:
+        """The daemon has ended."""
+        self._entries.append(to.Ended(at=self._loop.now_ns, how=how))
+
+    def asked(self, worker: str, method: str, request: Message) -> Pending:
+        """A worker makes a call."""
         self.calls += 1
         if self.calls == self._calls_max:
             self.is_full.set()
-        self.lines.append((self._loop.now_ns, "asked", self.calls, f"{worker} {name}", request))
-        return self.calls
+        call = Pending(
+            called_at=self._loop.now_ns,
+            method=method,
+            ask=translation.ask(request),
+            worker=worker,
+            request_id=getattr(request, "request_id", ""),
+        )
+        self._entries.append(call)
+        return call
 
-    def answered_by(self, call: int, message: Message) -> None:
-        """A message has come."""
-        self.answered += 1
-        self.lines.append((self._loop.now_ns, "told", call, type(message).__name__, message))
+    def told(self, call: Pending, reply: Message) -> None:
+        """A call's message has come: its answer, or a place in a queue."""
+        answer = translation.answer(reply)
+        if answer is None:
+            call.places.append(translation.place(self._loop.now_ns, reply.queued))
+        else:
+            call.answer, call.returned_at = answer, self._loop.now_ns
 
-    def failed(self, call: int, error: CallFailed) -> None:
-        """A call has failed."""
-        self.lines.append((self._loop.now_ns, "failed", call, str(error), None))
+    def failed(self, call: Pending, error: CallFailed) -> None:
+        """A call has ended with a status; one that nobody is sure to have given is none."""
+        if not error.is_unanswered:
+            call.answer = to.Failed(code=error.code, reason=error.reason)
+            call.returned_at = self._loop.now_ns
 
-    def arrived(self, endpoint: str, permit: int) -> None:
-        """A call has come to its upstream."""
-        self.lines.append((self._loop.now_ns, "arrived", permit, endpoint, None))
+    # ----------------------------------------------------------------------------------------------------
 
-    def digest(self) -> str:
-        """Return what is equal exactly if the histories are."""
-        digest = hashlib.sha256()
-        for at_ns, what, number, text, value in self.lines:
-            data = value.SerializeToString(deterministic=True) if isinstance(value, Message) else b""
-            digest.update(f"{at_ns} {what} {number} {text} ".encode() + data)
-        return digest.hexdigest()[:16]
+    def history(self) -> to.History:
+        """Return it, to be judged."""
+        return to.History(entry.record() if isinstance(entry, Pending) else entry for entry in self._entries)
 
     def text(self) -> str:
-        """Return it for people."""
+        """Return it for people, faults and all: a line each, in order of time."""
+        lines = [(at_ns, f"FAULT {fault}") for at_ns, fault in self._faults]
+        lines += [(to.instant(entry), _encoder.encode(entry).decode()) for entry in self.history().entries]
         return "".join(
-            f"{at_ns / 1e9:14.9f} {what:8} {number or '':>6} {text} {_short(value)}\n"
-            for at_ns, what, number, text, value in self.lines
+            f"{at_ns / 1e9:13.6f} {line}\n" for at_ns, line in sorted(lines, key=lambda line: line[0])
         )
 
 
-def _short(value: Any) -> str:
-    if isinstance(value, Message):
-        return text_format.MessageToString(value, as_one_line=True)
-    return (
-        "" if value is None else " ".join(f"{key}={each}" for key, each in value.items() if key != "settings")
-    )
+def digest(history: to.History) -> str:
+    """Return what is equal exactly if two histories are."""
+    return hashlib.sha256(_encoder.encode(history.entries)).hexdigest()[:16]

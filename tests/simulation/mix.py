@@ -116,6 +116,8 @@ class WorkMix:
     hedge_rate: float
     forget_rate: float
     impatience_rate: float
+    slow_reader_rate: float
+    session_rate: float
 
     @classmethod
     def drawn(cls, random: Random, sorts: tuple[str, ...]) -> "WorkMix":
@@ -130,6 +132,8 @@ class WorkMix:
             hedge_rate=perhaps(random, 0.3, 0.01, 0.3),
             forget_rate=perhaps(random, 0.5, 0.01, 0.2),
             impatience_rate=perhaps(random, 0.5, 0.01, 0.3),
+            slow_reader_rate=perhaps(random, 0.2, 0.01, 0.5),
+            session_rate=random.choice((0.0, 0.0, 0.5, 1.0)),
         )
 
 

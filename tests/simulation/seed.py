@@ -18,7 +18,7 @@ import structlog
 from simulation import configs
 from simulation.disk import Files
 from simulation.fleet import Worker, World
-from simulation.history import Recorder
+from simulation.history import Recorder, digest
 from simulation.host import Host
 from simulation.lockers import Locker
 from simulation.loop import SECOND, Loop, Stuck
@@ -111,8 +111,7 @@ class _Seed:
             random=self._random("host"),
             files=Files(path),
             settings=settings,
-            note=self._recorder.note,
-            told=self._recorder.told,
+            recorder=self._recorder,
         )
         self._world = World(loop, self._wire, self._recorder, self._mix)
 
@@ -126,7 +125,7 @@ class _Seed:
         except Stuck as stuck:
             self._world.violations.append(str(stuck))
         self._host.close()
-        result.digest = self._recorder.digest()
+        result.digest = digest(self._recorder.history())
         result.virtual_s = self._loop.time()
         result.calls = self._recorder.calls
         result.handles = self._loop.handles

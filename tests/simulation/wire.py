@@ -171,15 +171,15 @@ class Channel:
         self._wire = wire
         self._link: Link | None = None
 
-    async def ask(self, name: str, request: Message, timeout_s: float) -> Any:
-        """Make a call with one answer. Raises: CallFailed."""
+    async def ask(self, name: str, request: Message, timeout_s: float) -> tuple[Any, int]:
+        """Make a call with one answer; return it, and when the server made it. Raises: CallFailed."""
         call = await self.open(name, timeout_s)
         call.say(request)
         try:
             reply = await call.read()
             if reply is None:
                 raise CallFailed("INTERNAL", "ENDED_WITHOUT_ANSWER")
-            return reply
+            return reply, call.made_ns
         finally:
             call.cancel()
 
@@ -209,9 +209,11 @@ class Call:
 
     def __init__(self, link: Link, name: str, timeout_s: float | None) -> None:
         self.sent_ns = self.received_ns = 0
+        # When the server made the message that was read last.
+        self.made_ns = 0
         self._link = link
         self._method = METHODS[name]
-        self._messages: deque[bytes] = deque()
+        self._messages: deque[tuple[bytes, int]] = deque()
         self._end: CallFailed | None = None
         self._is_over = False
         self._wake = asyncio.Event()
@@ -243,7 +245,8 @@ class Call:
             self._wake.clear()
             await self._wake.wait()
         self._link.to_server(self, self._served.acknowledge)
-        return self._method.reply.FromString(self._messages.popleft())
+        data, self.made_ns = self._messages.popleft()
+        return self._method.reply.FromString(data)
 
     def cancel(self) -> None:
         """End it from this side, if it has not ended."""
@@ -253,10 +256,10 @@ class Call:
 
     # -- the other side's doing ------------------------------------------------------------------------------
 
-    def receive(self, data: bytes) -> None:
+    def receive(self, data: bytes, made_ns: int) -> None:
         """Take a message."""
         if not self._is_over:
-            self._messages.append(data)
+            self._messages.append((data, made_ns))
             self._wake.set()
 
     def end(self, code: str, trailers: Iterable[tuple[str, str | bytes]] = ()) -> None:
@@ -376,7 +379,7 @@ class Served:
 
     async def write(self, message: Message) -> None:
         """Send a message, once the client has read enough of what was sent before."""
-        self.link.to_client(self._call, self._call.receive, self._handler.response_serializer(message))
+        self._tell(message)
         self._unread += 1
         # Also where there is room: the transport tells on the loop's next round.
         await asyncio.sleep(0)
@@ -433,8 +436,11 @@ class Served:
         if handler.response_streaming:
             await handler.unary_stream(request, self)
         else:
-            response = await handler.unary_unary(request, self)
-            self.link.to_client(self._call, self._call.receive, handler.response_serializer(response))
+            self._tell(await handler.unary_unary(request, self))
+
+    def _tell(self, message: Message) -> None:
+        data = self._handler.response_serializer(message)
+        self.link.to_client(self._call, self._call.receive, data, self.link.wire.loop.now_ns)
 
     async def _messages(self) -> AsyncIterator[Any]:
         while (data := await self._next()) is not None:
