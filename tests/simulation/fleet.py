@@ -7,15 +7,17 @@ hedge: the same request on two connections.
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from simulation.history import Recorder
+from simulation.history import Record, close
 from simulation.loop import SECOND, Loop, Process
 from simulation.mix import Mix
+from simulation.upstream import Upstream
 from simulation.wire import CallFailed, Channel, Wire
 
 
@@ -28,10 +30,11 @@ def length(seconds: float) -> Duration:
 class World:
     """What every worker is given. `is_calm`: nothing goes wrong any more, and nobody begins anything new."""
 
-    def __init__(self, loop: Loop, wire: Wire, recorder: Recorder, mix: Mix) -> None:
+    def __init__(self, loop: Loop, wire: Wire, record: Record, upstream: Upstream, mix: Mix) -> None:
         self.loop = loop
         self.wire = wire
-        self.recorder = recorder
+        self.record = record
+        self.upstream = upstream
         self.mix = mix
         self.is_calm = False
         self.calm = asyncio.Event()
@@ -59,18 +62,27 @@ class Worker:
             await self.work()
             await self.pause(self.work_mix.think_s)
 
+    def patience_s(self, wait_s: float) -> float:
+        """Return how long a worker stays that may wait for so long: to the end, or not."""
+        return wait_s * self.random.random() if self.chance(self.work_mix.impatience_rate) else wait_s + 60
+
+    def on_conflict(self) -> int:
+        """Return what is to become of a conflict."""
+        return self.random.choice((0, 0, 1, 2, 3))
+
     async def work(self) -> None:
         """Do one thing, from its beginning to its end."""
         raise NotImplementedError
 
     async def pause(self, mean_s: float) -> None:
         """Do something else for a while; not when all is calm."""
-        seconds = self.random.expovariate(1.0) * mean_s
-        try:
+        await self.pause_exactly(self.random.expovariate(1.0) * mean_s)
+
+    async def pause_exactly(self, seconds: float) -> None:
+        """Do something else for so long; not when all is calm."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.world.calm.wait()
-        except TimeoutError:
-            pass
 
     def chance(self, rate: float) -> bool:
         """Return whether something is so."""
@@ -94,7 +106,7 @@ class Worker:
         return await self._insist(attempt, self.channel, name, request, timeout_s)
 
     async def _hedged(self, attempt: Any, name: str, request: Message, timeout_s: float) -> Any:
-        self.world.recorder.note("duplicate request")
+        self.world.record.note("duplicate request")
         both = [
             asyncio.create_task(self._insist(attempt, channel, name, request, timeout_s))
             for channel in (self.channel, self._other_channel)
@@ -127,36 +139,37 @@ class Worker:
             await asyncio.sleep(self.random.uniform(0.01, 1.0))
 
     async def _unary(self, channel: Channel, name: str, request: Message, timeout_s: float) -> Any:
-        recorder = self.world.recorder
-        call = recorder.asked(self.name, name, request)
+        record = self.world.record.asked(self.name, name, request)
         try:
             reply, self.made_ns = await channel.ask(name, request, timeout_s)
         except CallFailed as error:
-            recorder.failed(call, error)
+            close(record, error)
             raise
-        recorder.told(call, reply)
+        record.told(reply)
         return reply
 
     async def _stream(self, channel: Channel, name: str, request: Message, timeout_s: float) -> Any:
-        recorder = self.world.recorder
-        record = recorder.asked(self.name, name, request)
+        record = self.world.record.asked(self.name, name, request)
         try:
             call = await channel.open(name, timeout_s)
             try:
                 call.say(request)
                 call.half_close()
-                while (message := await call.read()) is not None:
-                    recorder.told(record, message)
-                    if message.WhichOneof("event") != "queued":
-                        self.made_ns = call.made_ns
-                        return message
-                    await self.pause_reading()
+                return await self._last(call, record)
             finally:
                 call.cancel()
-            raise CallFailed("INTERNAL", "ENDED_WITHOUT_ANSWER")
         except CallFailed as error:
-            recorder.failed(record, error)
+            close(record, error)
             raise
+
+    async def _last(self, call: Any, record: Any) -> Any:
+        while (message := await call.read()) is not None:
+            record.told(message)
+            if message.WhichOneof("event") != "queued":
+                self.made_ns = call.made_ns
+                return message
+            await self.pause_reading()
+        raise CallFailed("INTERNAL", "ENDED_WITHOUT_ANSWER")
 
     async def pause_reading(self) -> None:
         """A slow reader takes its time after each message."""

@@ -16,7 +16,7 @@ from coordd.config import Settings
 from coordd.engine import Clock
 from simulation.daemon import EXIT_STOPPED, EXIT_STORE_FAILED, Daemon
 from simulation.disk import Disk, Files, Image
-from simulation.history import Recorder
+from simulation.history import Record
 from simulation.loop import SECOND, Loop, Process
 from simulation.mix import Mix
 from simulation.wire import Link, Server, Wire
@@ -61,7 +61,7 @@ class Host:
         random: Random,
         files: Files,
         settings: Callable[[], Settings],
-        recorder: Recorder,
+        record: Record,
     ) -> None:
         self.run: Run | None = None
         self.violations: list[str] = []
@@ -72,8 +72,8 @@ class Host:
         self._random = random
         self._files = files
         self._settings = settings
-        self._recorder = recorder
-        self._note = recorder.note
+        self._record = record
+        self._note = record.note
         self._starts = 0
         self._wall_offset_ns = 0
         self._past: list[Run] = []
@@ -113,8 +113,8 @@ class Host:
         disk.is_faulty = self.is_faulty
         clock = Clock(wall_ns=self.wall_ns, monotonic_ns=lambda: self._loop.now_ns)
         run = self.run = Run(process, server, disk, Daemon(settings, disk, server, clock))
-        self._recorder.started(settings)
-        run.daemon.on_serving = lambda now_ns: self._recorder.serving(now_ns - self._loop.now_ns)
+        self._record.started(settings)
+        run.daemon.on_serving = lambda now_ns: self._record.serving(now_ns - self._loop.now_ns)
         run.task = self._loop.spawn(process, run.daemon.run())
         run.task.add_done_callback(lambda task: self._on_exit(run, task), context=Context())
 
@@ -164,7 +164,7 @@ class Host:
     def _end(self, run: Run, how: str, image: Image | None, end: Callable[[Link], None]) -> None:
         run.bury(image, end)
         self.violations.extend(run.server.defects)
-        self._recorder.ended(how)
+        self._record.ended(how)
         self._past.append(run)
         self._start_later()
 

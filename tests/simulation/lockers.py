@@ -1,10 +1,9 @@
 """Workers that lock items, hold them, renew them, and give them back, or forget to."""
 
-import asyncio
 from typing import Any, Final
 
 from coordd.v1 import engagement_pb2 as pb
-from simulation.fleet import Worker, length
+from simulation.fleet import Worker, granted, length
 
 _KINDS: Final = ("analysis", "reply", "like")
 
@@ -42,16 +41,10 @@ class Locker(Worker):
         else:
             wait_s = self.random.expovariate(1.0) * 30 + 0.01
             request = pb.AwaitLockRequest(
-                **values, wait_timeout=length(wait_s), on_conflict=self._on_conflict()
+                **values, wait_timeout=length(wait_s), on_conflict=self.on_conflict()
             )
-            timeout_s = (
-                wait_s * self.random.random() if self.chance(self.work_mix.impatience_rate) else wait_s + 60
-            )
-            answer = await self.ask("AwaitLock", request, timeout_s)
-        return answer.granted if answer is not None and answer.HasField("granted") else None
-
-    def _on_conflict(self) -> int:
-        return self.random.choice((0, 0, 1, 2, 3))
+            answer = await self.ask("AwaitLock", request, self.patience_s(wait_s))
+        return granted(answer)
 
     async def _release(self, lock: Any) -> None:
         request = pb.ReleaseLockRequest(
@@ -61,4 +54,3 @@ class Locker(Worker):
             outcome=self.random.choice((1, 1, 2, 3)),
         )
         await self.ask("ReleaseLock", request)
-        await asyncio.sleep(0)

@@ -5,7 +5,7 @@ Rules: everything here follows from the seed; a rate of 0 is a fault that this s
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Final
 
@@ -138,6 +138,18 @@ class WorkMix:
 
 
 @dataclass(frozen=True)
+class UpstreamMix:
+    """How often a call is answered 429, or 500."""
+
+    refusal_rate: float
+    failure_rate: float
+
+    @classmethod
+    def drawn(cls, random: Random) -> "UpstreamMix":
+        return cls(refusal_rate=perhaps(random, 0.3, 0.01, 0.3), failure_rate=perhaps(random, 0.3, 0.01, 0.3))
+
+
+@dataclass(frozen=True)
 class Mix:
     """All that a seed draws before it begins."""
 
@@ -147,4 +159,4 @@ class Mix:
     wire: WireMix
     host: HostMix
     work: WorkMix
-    config: dict[str, object] = field(default_factory=dict)
+    upstream: UpstreamMix

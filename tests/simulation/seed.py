@@ -16,16 +16,31 @@ from typing import Any, Final
 import structlog
 
 from simulation import configs
+from simulation.bundlers import Bundler
+from simulation.callers import Booker, Caller
 from simulation.disk import Files
-from simulation.fleet import Worker, World
-from simulation.history import Recorder, digest
+from simulation.fleet import Make, Worker, World
+from simulation.history import Record, digest
 from simulation.host import Host
 from simulation.lockers import Locker
 from simulation.loop import SECOND, Loop, Stuck
-from simulation.mix import DiskMix, HostMix, Mix, WireMix, WorkMix, between
+from simulation.mix import DiskMix, HostMix, Mix, UpstreamMix, WireMix, WorkMix, between
+from simulation.operators import Operator, Reader, Watcher
+from simulation.reservers import Reserver
+from simulation.sessions import Session
+from simulation.upstream import Upstream
 from simulation.wire import Wire
 
-_SORTS: Final = {"locker": Locker}
+_SORTS: Final[dict[str, Make]] = {
+    "locker": Locker,
+    "reserver": Reserver,
+    "caller": Caller,
+    "booker": Booker,
+    "bundler": Bundler,
+    "operator": Operator,
+    "reader": Reader,
+    "watcher": Watcher,
+}
 # Everything that was asked is answered by then once nothing goes wrong any more.
 _PEACE_S: Final = 600
 
@@ -43,7 +58,7 @@ class Result:
     violations: list[str] = field(default_factory=list)
 
 
-def run(seed: int) -> tuple[Result, Recorder]:
+def run(seed: int) -> tuple[Result, Record]:
     """Run one seed."""
     structlog.configure(processors=[_silence], cache_logger_on_first_use=False)
     # So that nothing is closed at a moment of the collector's choice.
@@ -92,9 +107,10 @@ class _Seed:
             wire=WireMix.drawn(random),
             host=HostMix.drawn(random),
             work=WorkMix.drawn(random, tuple(_SORTS)),
+            upstream=UpstreamMix.drawn(random),
         )
-        self._recorder = Recorder(loop, self._mix.calls_max)
-        self._wire = Wire(loop, self._mix.wire, self._random("wire"), self._recorder.note)
+        self._record = Record(loop, self._mix.calls_max)
+        self._wire = Wire(loop, self._mix.wire, self._random("wire"), self._record.note)
         path = folder / "coordd.db"
         config_random = self._random("config")
         self._settings = configs.drawn(config_random, path)
@@ -111,40 +127,45 @@ class _Seed:
             random=self._random("host"),
             files=Files(path),
             settings=settings,
-            recorder=self._recorder,
+            record=self._record,
         )
-        self._world = World(loop, self._wire, self._recorder, self._mix)
+        self._upstream = Upstream(loop, self._record, self._random("upstream"), self._mix.upstream)
+        self._world = World(loop, self._wire, self._record, self._upstream, self._mix)
 
     def _random(self, name: str) -> Random:
         return Random(f"{self._seed}/{name}")
 
-    async def run(self) -> tuple[Result, Recorder]:
+    async def run(self) -> tuple[Result, Record]:
         result = Result(self._seed)
         try:
             await self._live()
         except Stuck as stuck:
             self._world.violations.append(str(stuck))
         self._host.close()
-        result.digest = digest(self._recorder.history())
+        result.digest = digest(self._record.history())
         result.virtual_s = self._loop.time()
-        result.calls = self._recorder.calls
+        result.calls = self._record.calls
         result.handles = self._loop.handles
-        result.faults = dict(sorted(self._recorder.faults.items()))
+        result.faults = dict(sorted(self._record.faults.items()))
         result.violations = [
             *self._world.violations,
             *self._host.violations,
             *(f"uncaught: {error}" for error in self._loop.errors),
         ]
-        return result, self._recorder
+        return result, self._record
 
     async def _live(self) -> None:
         self._host.start()
         workers = self._workers()
-        tasks = [self._loop.spawn(worker.process, worker.run()) for worker in workers]
+        tasks = [
+            self._loop.spawn(worker.process, each)
+            for worker in workers
+            for each in (worker.run(), *self._sessions(worker))
+        ]
         trouble = [self._loop.create_task(each) for each in self._trouble()]
         with suppress(TimeoutError):
             async with asyncio.timeout(self._mix.duration_s):
-                await self._recorder.is_full.wait()
+                await self._record.is_full.wait()
         for task in trouble:
             task.cancel()
         await self._peace(tasks)
@@ -155,6 +176,9 @@ class _Seed:
             for sort, count in self._mix.work.workers.items()
             for number in range(1, count + 1)
         ]
+
+    def _sessions(self, worker: Worker) -> list[Any]:
+        return [Session(worker).run()] if worker.chance(self._mix.work.session_rate) else []
 
     async def _peace(self, tasks: list[asyncio.Task[Any]]) -> None:
         self._wire.is_faulty = False
