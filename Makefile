@@ -31,6 +31,9 @@ $(GRPCURL): tools/grpcurl/build.sh tools/grpcurl/go.mod tools/grpcurl/go.sum req
 	tools/grpcurl/build.sh $(CURDIR)/$(BIN)/python $(CURDIR)/$@
 	@touch $@
 
+promtool: $(VENV)/.stamp ## have promtool and prometheus, from the distribution's package, for the tests of alerts
+	@command -v $(BIN)/promtool >/dev/null || tools/promtool.sh $(BIN)
+
 setup: $(VENV)/.stamp $(GRPCURL) ## make .venv with everything installed
 
 run: $(VENV)/.stamp ## start the daemon in the foreground on 127.0.0.1:7651, with its data under var/
@@ -73,6 +76,7 @@ gen-check: $(VENV)/.stamp ## fail if what is generated is stale
 	diff -r -u -x __pycache__ coordd/v1 "$$out/coordd/v1" && diff -u docs/api.md "$$out/docs/api.md" \
 	&& diff -u docs/configuration.md "$$out/docs/configuration.md" \
 	&& diff -u docs/metrics.md "$$out/docs/metrics.md" \
+	&& diff -u deploy/grafana/coordd.json "$$out/deploy/grafana/coordd.json" \
 	|| { echo 'gen-check: generated files are stale; run `make gen` and commit the result' >&2; exit 1; }
 
 lint: $(VENV)/.stamp ## ruff: rules and format

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Generates coordd/v1 and docs/api.md from protos/, docs/configuration.md from coordd/config, and docs/metrics.md from
-# coordd/telemetry, into OUT.   Usage: tools/gen.sh PYTHON OUT
+# Generates coordd/v1 and docs/api.md from protos/, docs/configuration.md from coordd/config, docs/metrics.md from
+# coordd/telemetry, and the Grafana dashboard, into OUT.   Usage: tools/gen.sh PYTHON OUT
 # Output goes to the package path that the proto package names, so no import needs rewriting.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=$1 out=$2
-mkdir -p "$out/coordd/v1" "$out/docs"
+mkdir -p "$out/coordd/v1" "$out/docs" "$out/deploy/grafana"
 rm -f "$out"/coordd/v1/*_pb2*.py "$out"/coordd/v1/*_pb2*.pyi # those of a proto since deleted
 
 descriptors=$(mktemp)
@@ -21,3 +21,4 @@ echo '"""Generated from protos/coordd/v1 by `make gen`; not edited by hand."""' 
 "$python" tools/gen_api_docs.py "$descriptors" >"$out/docs/api.md"
 "$python" tools/gen_config_docs.py >"$out/docs/configuration.md"
 "$python" tools/gen_metrics_docs.py >"$out/docs/metrics.md"
+"$python" tools/gen_dashboard.py >"$out/deploy/grafana/coordd.json"

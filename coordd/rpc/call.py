@@ -83,6 +83,7 @@ class Call:
             _logger.warning("slow call", method=self.method, ms=took_ns // MILLISECOND, code=self.code)
         if self._observer is not None:
             self._observer.ended(self.method, code=self.code, reason=self.reason, took_ns=took_ns)
+        _current.set(None)
 
 
 # Each call is a task of its own, so what it sets here is its own, too.

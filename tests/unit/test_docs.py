@@ -153,3 +153,27 @@ def test_no_two_decisions_have_one_number() -> None:
     assert len(set(numbers)) == len(numbers)
     for path in (ROOT / "docs" / "adr").glob("*.md"):
         assert path.read_text("utf-8").startswith(f"# {int(path.name[:4])}. "), path.name
+
+
+def _logged_fields() -> set[str]:
+    """Return the names of all fields that the daemon logs by themselves."""
+    levels = {"debug", "info", "warning", "error", "critical"}
+    calls = (
+        node
+        for folder in ("coordd/server", "coordd/rpc", "coordd/telemetry")
+        for text in sources(folder)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in levels
+    )
+    return {
+        keyword.arg for call in calls for keyword in call.keywords if keyword.arg not in (None, "exc_info")
+    }
+
+
+def test_every_field_of_the_log_is_documented() -> None:
+    page = (ROOT / "docs" / "observability.md").read_text("utf-8")
+    table = page.partition("| field | of which lines |")[2]
+    rows = re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE)
+    documented = {field for row in rows for field in re.findall(r"`(\w+)`", row)}
+    assert {"method", "call_id"} <= documented
+    assert _logged_fields() - documented == set()
