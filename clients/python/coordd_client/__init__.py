@@ -41,18 +41,21 @@ from coordd_client.errors import (
     NotHolder,
     NotPreemptible,
     OutOfRange,
+    PermissionDenied,
     QueueFull,
     Refused,
     RequestEnded,
     RequestIdReused,
     SessionTaken,
     Superseded,
+    Unauthenticated,
     Unavailable,
     WaitTimeout,
 )
 from coordd_client.held_session import HeldSession
 from coordd_client.holdings import BundledLock, BundledPermit
 from coordd_client.retries import Config
+from coordd_client.target import Tls
 from coordd_client.values import (
     Availability,
     Booking,
@@ -139,6 +142,7 @@ __all__ = [
     "OnConflict",
     "OutOfRange",
     "Outcome",
+    "PermissionDenied",
     "Permit",
     "PermitClaim",
     "Priority",
@@ -158,6 +162,8 @@ __all__ = [
     "SessionTaken",
     "Superseded",
     "SystemStatus",
+    "Tls",
+    "Unauthenticated",
     "Unavailable",
     "UsageResult",
     "WaitTimeout",

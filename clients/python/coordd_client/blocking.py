@@ -30,7 +30,8 @@ from coordd_client.holdings import (
 )
 from coordd_client.messages import Call, Method, Page, Terms, Wait, codecs, stream_ended
 from coordd_client.retries import Backoff, Config
-from coordd_client.transport import CHANNEL_OPTIONS, Metadata, metadata_of
+from coordd_client.target import Metadata, Target, Tls
+from coordd_client.transport import CHANNEL_OPTIONS
 from coordd_client.values import (
     Bundle,
     Escalation,
@@ -243,14 +244,15 @@ class Client:
         *,
         worker: str,
         namespace: str | None = None,
+        token: str | None = None,
+        tls: Tls | None = None,
         config: Config | None = None,
         channel: grpc.Channel | None = None,
     ) -> None:
-        address = arguments.text("address", address)
-        own = channel or grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
-        self._caller = _Caller(
-            arguments.text("worker", worker), own, config or Config(), metadata_of(namespace)
-        )
+        worker = arguments.text("worker", worker)
+        target = Target(address, tls=tls, token=token, namespace=namespace)
+        own = channel or target.open(grpc.insecure_channel, grpc.secure_channel, CHANNEL_OPTIONS)
+        self._caller = _Caller(worker, own, config or Config(), target.metadata())
 
     @property
     def worker(self) -> str:

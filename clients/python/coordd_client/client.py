@@ -21,7 +21,8 @@ from coordd_client.held_session import HeldSession, OnRevoked
 from coordd_client.holdings import OnPreempted
 from coordd_client.messages import Call, Page
 from coordd_client.retries import Backoff, Config
-from coordd_client.transport import Clock, GrpcTransport, MonotonicClock, Transport, metadata_of
+from coordd_client.target import Target, Tls
+from coordd_client.transport import Clock, GrpcTransport, MonotonicClock, Transport
 from coordd_client.values import Escalation, Lock, OnConflict, Priority, Reservation, WorkerShare
 
 P = ParamSpec("P")
@@ -55,9 +56,11 @@ class Client:
     way at once.
 
     Args:
-        address: `host:port` of the daemon.
+        address: `host:port` of the daemon, or `unix:/path` of its socket.
         worker: who asks, 1..128 bytes; no two processes may share one name.
         namespace: the fleet's world in a daemon that several share. None: `default`.
+        token: who the client is, where the daemon asks. It goes only through TLS, a Unix socket or loopback.
+        tls: how the daemon is known. None: in the clear.
         config: timeouts and pauses.
         transport: instead of gRPC to `address`, as for tests.
         clock: instead of this machine's, as for tests.
@@ -69,13 +72,15 @@ class Client:
         *,
         worker: str,
         namespace: str | None = None,
+        token: str | None = None,
+        tls: Tls | None = None,
         config: Config | None = None,
         transport: Transport | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._caller = Caller(
             arguments.text("worker", worker),
-            transport or GrpcTransport(arguments.text("address", address), metadata=metadata_of(namespace)),
+            transport or GrpcTransport(Target(address, tls=tls, token=token, namespace=namespace)),
             clock or MonotonicClock(),
             config or Config(),
         )

@@ -12,6 +12,8 @@
     ├── EscalationClosed        somebody else, or the default, has decided it, or the wait is over
     ├── NotPreemptible          there is no one holder that it could be taken from
     ├── SessionTaken            another process has this worker's name, and a session
+    ├── Unauthenticated         the daemon does not know who this is: no token, or nobody's
+    ├── PermissionDenied        it does, and this is not for this identity, or not in this worker's name
     ├── NotFound                no such id, pool or endpoint
     ├── InvalidRequest          malformed or unknown argument (also a ValueError)
     │   └── OutOfRange          more than can ever be granted
@@ -45,12 +47,14 @@ __all__ = [
     "NotHolder",
     "NotPreemptible",
     "OutOfRange",
+    "PermissionDenied",
     "QueueFull",
     "Refused",
     "RequestEnded",
     "RequestIdReused",
     "SessionTaken",
     "Superseded",
+    "Unauthenticated",
     "Unavailable",
     "WaitTimeout",
 ]
@@ -137,6 +141,14 @@ class SessionTaken(CoorddError):
     """Another process of this worker's name is connected, or has taken the session over."""
 
 
+class Unauthenticated(CoorddError):
+    """The daemon does not know who this is."""
+
+
+class PermissionDenied(CoorddError):
+    """The daemon knows who this is, and does not let it."""
+
+
 class NotFound(CoorddError):
     """No such id, pool or endpoint."""
 
@@ -183,6 +195,8 @@ _BY_REASON: Mapping[str, type[CoorddError]] = {
 _BY_CODE: Mapping[grpc.StatusCode, type[CoorddError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.OUT_OF_RANGE: OutOfRange,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.RESOURCE_EXHAUSTED: QueueFull,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,

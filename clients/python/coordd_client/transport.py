@@ -10,9 +10,9 @@ from typing import Protocol
 
 import grpc
 
-from coordd_client import arguments
 from coordd_client.errors import raise_for
 from coordd_client.messages import Method, ReplyT, RequestT, codecs
+from coordd_client.target import Target
 
 # The daemon permits a ping every 10 s and answers faster ones with GOAWAY; its own options match these. A
 # dead connection, which would leave a wait hanging, is found within 20 s. Without a call there is nothing
@@ -28,15 +28,6 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
-
-
-# What goes with every call.
-Metadata = tuple[tuple[str, str], ...]
-
-
-def metadata_of(namespace: str | None) -> Metadata:
-    """Returns what goes with every call of a client. Raises: TypeError, InvalidRequest."""
-    return () if namespace is None else (("coordd-namespace", arguments.header("namespace", namespace)),)
 
 
 class Transport(Protocol):
@@ -90,9 +81,9 @@ class MonotonicClock:
 class GrpcTransport:
     """Calls over one channel, made at the first call: a client may be built where no event loop runs."""
 
-    def __init__(self, address: str, *, metadata: Metadata = ()) -> None:
-        self._address = address
-        self._metadata = metadata
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._metadata = target.metadata()
         self._channel: grpc.aio.Channel | None = None
         self._is_closed = False
 
@@ -143,5 +134,7 @@ class GrpcTransport:
         if self._is_closed:
             raise RuntimeError("the client is closed")
         if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(self._address, options=CHANNEL_OPTIONS)
+            self._channel = self._target.open(
+                grpc.aio.insecure_channel, grpc.aio.secure_channel, CHANNEL_OPTIONS
+            )
         return self._channel

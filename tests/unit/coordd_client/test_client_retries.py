@@ -9,6 +9,7 @@ from client_servers import FAST, ScriptedServer, fail, lock, reply
 from coordd.v1 import engagement_pb2 as pb
 from coordd_client import Client, Config, Unavailable
 from coordd_client.retries import Backoff
+from coordd_client.target import Target
 from coordd_client.transport import CHANNEL_OPTIONS, GrpcTransport
 
 _UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -146,4 +147,4 @@ async def test_a_closed_client_says_so(server: ScriptedServer):
 
 def test_a_client_can_be_made_where_no_loop_runs():
     Client(worker="w1")
-    GrpcTransport("127.0.0.1:1")
+    GrpcTransport(Target("127.0.0.1:1"))
