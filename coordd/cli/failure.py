@@ -72,6 +72,9 @@ _START = "is it running? Start it with 'coordd serve --config FILE', or say wher
 # What an operator can do about an error, by ErrorInfo.reason; {item} is the command's, {id} the error's.
 _REMEDIES = {
     "UNKNOWN_NAMESPACE": "--namespace or COORDD_NAMESPACE says which is meant; without, it is 'default'",
+    "TOKEN_REQUIRED": "say who asks with --token-file, COORDD_TOKEN, or --cert and --key",
+    "UNKNOWN_TOKEN": "see [identities] in the daemon's configuration; 'coordd token' makes one",
+    "UNKNOWN_CERTIFICATE": "see [identities] in the daemon's configuration",
     "UNKNOWN_POOL": "see 'coordctl pools'",
     "UNKNOWN_ENDPOINT": "see 'coordctl limits'",
     "UNKNOWN_WINDOW": "see 'coordctl pools' and 'coordctl limits' for the windows there are",

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -21,7 +22,9 @@ from google.protobuf.message import Message
 from coordd.cli.duration import DURATION
 from coordd.cli.failure import ExitCode, Failure, failure_of_call
 from coordd.cli.printer import Printer
+from coordd.cli.reaching import reaching_options, reading_files, target_of
 from coordd.v1 import admin_pb2_grpc, engagement_pb2_grpc, rate_limit_pb2_grpc, reservation_pb2_grpc
+from coordd_client.target import Target
 
 __all__ = ["Command", "Daemon", "Group", "Invocation", "RootGroup", "pages", "pass_invocation"]
 
@@ -51,20 +54,20 @@ Item = TypeVar("Item", bound=Message)
 class Daemon:
     """The daemon's services over one channel.
 
-    Args: command: the path of the command that calls, for its errors.  address: `host:port`.  namespace: the
-    world that is meant, empty: `default`.  timeout_ns: how long one call may take.  item: what the command is
-    about, for its errors too.
+    Args: command: the path of the command that calls, for its errors.  target: where it is, and who asks.
+    timeout_ns: how long one call may take.  item: what the command is about, for its errors too.
+    Raises: OSError if a file for TLS can't be read.
     """
 
-    def __init__(
-        self, *, command: str, address: str, namespace: str, timeout_ns: int, item: str = "ITEM"
-    ) -> None:
+    def __init__(self, *, command: str, target: Target, timeout_ns: int, item: str = "ITEM") -> None:
         self._command = command
         self._item = item
-        self._address = address
+        self._address = target.address
         self._timeout_ns = timeout_ns
-        self._metadata = (("coordd-namespace", namespace),) if namespace else ()
-        self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self._metadata = target.metadata()
+        self._channel: grpc.Channel = target.open(
+            grpc.insecure_channel, grpc.secure_channel, _CHANNEL_OPTIONS
+        )
         self.engagement = engagement_pb2_grpc.EngagementServiceStub(self._channel)
         self.reservation = reservation_pb2_grpc.ReservationServiceStub(self._channel)
         self.rate_limit = rate_limit_pb2_grpc.RateLimitServiceStub(self._channel)
@@ -118,6 +121,11 @@ class Invocation:
 
     address: str = DEFAULT_ADDRESS
     namespace: str = ""
+    token_file: Path | None = None
+    tls: bool = False
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
     timeout: int = DEFAULT_TIMEOUT_NS
     as_json: bool = False
 
@@ -125,10 +133,10 @@ class Invocation:
     def daemon(self) -> Daemon:
         """The channel, opened when first needed and closed with the command."""
         ctx = click.get_current_context()
-        daemon = Daemon(
-            command=ctx.command_path, address=self.address, namespace=self.namespace,
-            timeout_ns=self.timeout, item=ctx.params.get("item", "ITEM"),
-        )  # fmt: skip
+        item = ctx.params.get("item", "ITEM")
+        with reading_files(ctx.command_path):
+            target = target_of(self)
+            daemon = Daemon(command=ctx.command_path, target=target, timeout_ns=self.timeout, item=item)
         ctx.call_on_close(daemon.close)
         return daemon
 
@@ -176,11 +184,13 @@ def _remember(ctx: click.Context, param: click.Parameter, value: object) -> None
 
 
 def _check_address(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-    """Refuse what is not host:port: gRPC would take 443 for a missing port, and much else for a target."""
-    match = _ADDRESS.fullmatch(DEFAULT_ADDRESS if value is None else value)
-    if not match or not 1 <= int(match[1]) <= _PORT_MAX:
+    """Refuse other forms: gRPC would take 443 for a missing port, and much else for a target."""
+    address = DEFAULT_ADDRESS if value is None else value
+    match = _ADDRESS.fullmatch(address)
+    if not address.startswith("unix:/") and not (match and 1 <= int(match[1]) <= _PORT_MAX):
         raise click.BadParameter(
-            f"{value!r} is not HOST:PORT with a port of 1..{_PORT_MAX}; write it like {DEFAULT_ADDRESS}",
+            f"{value!r} is not HOST:PORT with a port of 1..{_PORT_MAX}, nor unix:/PATH; "
+            f"write it like {DEFAULT_ADDRESS}",
             ctx,
             param,
         )
@@ -209,13 +219,14 @@ def _shared_options(*, is_root: bool = False) -> list[click.Parameter]:
         click.Option(
             ["--address"], metavar="HOST:PORT", envvar="COORDD_ADDRESS" if is_root else None,
             callback=_check_address, expose_value=False,
-            help=f"Where the daemon listens.  [env: COORDD_ADDRESS; default: {DEFAULT_ADDRESS}]",
+            help=f"Where the daemon listens; or unix:/PATH.  [env: COORDD_ADDRESS; default: {DEFAULT_ADDRESS}]",
         ),
         click.Option(
             ["--namespace"], metavar="NAME", envvar="COORDD_NAMESPACE" if is_root else None,
             callback=_check_namespace, expose_value=False,
             help="Which fleet's, where several share a daemon.  [env: COORDD_NAMESPACE; default: default]",
         ),
+        *reaching_options(_remember, is_root=is_root),
         click.Option(
             ["--timeout"], type=DURATION, callback=_check_timeout, expose_value=False,
             help="How long one call may take; added to the time a wait may last.  [default: 10s]",

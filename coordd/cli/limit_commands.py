@@ -168,11 +168,7 @@ def override_count(daemon: Daemon) -> int:
 def _complete(ctx: click.Context, names: Callable[[Daemon], Iterable[str]], incomplete: str) -> list[str]:
     """The daemon's names that begin so; none if it does not answer while one waits for a Tab."""
     invocation = ctx.ensure_object(Invocation)
-    daemon = Daemon(
-        command="completion", address=invocation.address, namespace=invocation.namespace,
-        timeout_ns=_COMPLETION_TIMEOUT_NS,
-    )  # fmt: skip
-    with suppress(Failure), closing(daemon):
+    with suppress(Failure), closing(invocation.connect("completion", _COMPLETION_TIMEOUT_NS)) as daemon:
         return [name for name in names(daemon) if name.startswith(incomplete)]
     return []
 

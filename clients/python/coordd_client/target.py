@@ -92,7 +92,7 @@ class Target:
 
 
 def _token(token: str) -> str:
-    """Returns a token without the line's end that files have. Raises: InvalidRequest, which does not show it."""
+    """Returns a token without the line's end that files have. Raises: InvalidRequest, not showing it."""
     stripped = arguments.text("token", token).strip()
     if not stripped.isascii() or not stripped.isprintable() or not stripped or " " in stripped:
         raise InvalidRequest("token is empty, or has characters that no token has", reason="INVALID_TOKEN")
