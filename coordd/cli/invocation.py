@@ -133,12 +133,14 @@ class Invocation:
     def daemon(self) -> Daemon:
         """The channel, opened when first needed and closed with the command."""
         ctx = click.get_current_context()
-        item = ctx.params.get("item", "ITEM")
-        with reading_files(ctx.command_path):
-            target = target_of(self)
-            daemon = Daemon(command=ctx.command_path, target=target, timeout_ns=self.timeout, item=item)
+        daemon = self.connect(ctx.command_path, self.timeout, item=ctx.params.get("item", "ITEM"))
         ctx.call_on_close(daemon.close)
         return daemon
+
+    def connect(self, command: str, timeout_ns: int, *, item: str = "ITEM") -> Daemon:
+        """Return a channel to close. Args: as Daemon's. Raises: Failure."""
+        with reading_files(command):
+            return Daemon(command=command, target=target_of(self), timeout_ns=timeout_ns, item=item)
 
     @cached_property
     def printer(self) -> Printer:
@@ -219,7 +221,8 @@ def _shared_options(*, is_root: bool = False) -> list[click.Parameter]:
         click.Option(
             ["--address"], metavar="HOST:PORT", envvar="COORDD_ADDRESS" if is_root else None,
             callback=_check_address, expose_value=False,
-            help=f"Where the daemon listens; or unix:/PATH.  [env: COORDD_ADDRESS; default: {DEFAULT_ADDRESS}]",
+            help=f"Where the daemon listens, or unix:/PATH.  "
+            f"[env: COORDD_ADDRESS; default: {DEFAULT_ADDRESS}]",
         ),
         click.Option(
             ["--namespace"], metavar="NAME", envvar="COORDD_NAMESPACE" if is_root else None,

@@ -3,7 +3,6 @@
 import os
 import stat
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +11,11 @@ import pytest
 import trustme
 from daemon_api import Api, DaemonProcess, launch, refusal
 from identity_rig import by, guarded_config
+from tls_files import LONG_AGO, Files
 
 from coordd.config import load
 from coordd.server import AddressUnusable, Daemon, Misconfigured
 from coordd.v1 import admin_pb2, engagement_pb2
-
-LONG_AGO = datetime.now(UTC) - timedelta(days=2)
-
-
-class Files:
-    """The files of `[tls]`: what the daemon shows, and whose clients it takes."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.ca, self.client_ca = trustme.CA(), trustme.CA()
-        self.certificate, self.key, self.clients = (folder / name for name in ("c.pem", "k.pem", "ca.pem"))
-        self.show(self.ca)
-        self.client_ca.cert_pem.write_to_path(self.clients)
-
-    def show(self, ca: trustme.CA, **more: Any) -> None:
-        """Let the daemon show a certificate of `ca`."""
-        leaf = ca.issue_cert("localhost", "127.0.0.1", **more)
-        # One after the other, as whoever renews certificates does it.
-        self.certificate.write_bytes(b"".join(each.bytes() for each in leaf.cert_chain_pems))
-        self.key.write_bytes(leaf.private_key_pem.bytes())
-
-    def table(self, *, mutual: bool = False) -> str:
-        client_ca = f'client_ca = "{self.clients}"\n' if mutual else ""
-        return f'[tls]\ncertificate = "{self.certificate}"\nkey = "{self.key}"\n{client_ca}'
 
 
 @pytest.fixture
