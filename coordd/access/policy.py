@@ -33,7 +33,7 @@ _POLICY: Final[Mapping[str, Mapping[Role, str]]] = {
         Role.OBSERVER: (
             "GetStatus ListPools ListLimits ListSessions ListEscalations WatchEvents WatchEscalations"
         ),
-        Role.OPERATOR: "UpdatePool UpdateLimit ForceRelease Drain ResolveEscalation",
+        Role.OPERATOR: "UpdatePool UpdateLimit ForceRelease Drain ResolveEscalation Backup",
     },
     "grpc.health.v1.Health": {
         Role.ANYBODY: "Check",

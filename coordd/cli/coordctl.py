@@ -14,7 +14,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from coordd.cli.escalation_commands import escalations, resolve
-from coordd.cli.file_commands import doctor
+from coordd.cli.file_commands import backup, doctor
 from coordd.cli.forecast_commands import forecasts
 from coordd.cli.invocation import Command, RootGroup
 from coordd.cli.limit_commands import capacity, limits, pools, reservations
@@ -69,7 +69,7 @@ def completion(shell: str) -> None:
 
 for _command in (
     status, locks, show, lock, release, reservations, pools, limits, capacity, forecasts, sessions,
-    escalations, resolve, stats, watch, force_release, drain, doctor, completion,
+    escalations, resolve, stats, watch, force_release, drain, backup, doctor, completion,
 ):  # fmt: skip
     coordctl.add_command(_command)
 

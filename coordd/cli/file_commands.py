@@ -1,4 +1,4 @@
-"""coordctl's commands on a data file itself, of which no daemon is asked."""
+"""coordctl's commands on a data file itself: what is wrong with it, and a copy of it."""
 
 import time
 from pathlib import Path
@@ -8,7 +8,7 @@ import click
 from coordd.cli.failure import ExitCode
 from coordd.cli.invocation import Command, Invocation, pass_invocation
 
-__all__ = ["doctor"]
+__all__ = ["backup", "doctor"]
 
 # By a finding's gravity.
 _EXIT_CODES = {"odd": ExitCode.REFUSED, "broken": ExitCode.ERROR}
@@ -42,3 +42,41 @@ def doctor(invocation: Invocation, file: Path) -> None:
         show(report, invocation.printer)
     if verdict in _EXIT_CODES:
         raise click.exceptions.Exit(_EXIT_CODES[verdict])
+
+
+@click.command(cls=Command, short_help="Copy all that the daemon keeps to a new file.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="DATAFILE",
+    help="Copy this data file on this machine, whether a daemon serves it or not, instead of asking one.",
+)
+@pass_invocation
+def backup(invocation: Invocation, file: Path, data: Path | None) -> None:
+    """Copy all that the daemon keeps, as of one instant, to the new file FILE, while it goes on.
+
+    FILE is on this machine, of mode 0600, and there only once the copy is whole, sound and on disk; what is
+    there already is left alone. A daemon starts on it as on its own: docs/operations.md, Restore.
+    --timeout does not end it.
+    """
+    # Late: of what all other commands have no use.
+    import sqlite3  # noqa: PLC0415
+
+    import msgspec  # noqa: PLC0415
+
+    from coordd.cli.backup import summary, take  # noqa: PLC0415
+    from coordd.store.looking import ChangedMeanwhile  # noqa: PLC0415
+    from coordd.store.protocol import StoreError  # noqa: PLC0415
+
+    try:
+        taken = take(invocation, file, data)
+    except ChangedMeanwhile:
+        line = "a daemon has begun to serve the file meanwhile; ask again"
+        raise invocation.failure(line, ExitCode.UNAVAILABLE) from None
+    except (OSError, sqlite3.Error, StoreError) as error:
+        raise invocation.failure(str(error), ExitCode.ERROR) from error
+    if invocation.as_json:
+        click.echo(msgspec.json.encode(taken))
+    else:
+        click.echo(summary(taken))

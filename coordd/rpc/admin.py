@@ -8,10 +8,12 @@ from typing import Any, Final, Protocol, TypeVar
 import structlog
 
 from coordd.core import commands, limits, outcomes
+from coordd.core.errors import FailedPrecondition
 from coordd.core.records import Decision
 from coordd.rpc import events, fields, messages
 from coordd.rpc.backend import Backend
 from coordd.rpc.escalations import Board, open_escalations
+from coordd.store.protocol import Copy, CopyRefused
 from coordd.v1 import admin_pb2 as pb
 from coordd.v1 import admin_pb2_grpc
 
@@ -210,6 +212,31 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         return pb.ResolveEscalationResponse(
             escalation=messages.escalation(resolved, self._engine.now(), default, is_open=False)
         )
+
+    async def Backup(
+        self, request: pb.BackupRequest, context: Any
+    ) -> AsyncGenerator[pb.BackupResponse, None]:
+        """See the proto."""
+        # Not of an engine that has failed: what it shows can't be trusted.
+        await self._engine.read(lambda *_: None)
+        try:
+            async with self._engine.store.copied() as copy:
+                _logger.info("backup", sequence=copy.sequence, bytes=copy.size)
+                yield pb.BackupResponse(header=_header(copy))
+                async with aclosing(copy.chunks()) as chunks:
+                    async for chunk in chunks:
+                        yield pb.BackupResponse(chunk=chunk)
+        except CopyRefused as refused:
+            raise FailedPrecondition("BACKUP_REFUSED", str(refused), cause=refused.reason) from refused
+
+
+def _header(copy: Copy) -> pb.BackupHeader:
+    return pb.BackupHeader(
+        size=copy.size,
+        at=messages.timestamp(copy.instant),
+        last_id=copy.last_id,
+        sequence=copy.sequence,
+    )
 
 
 def _page(collection: str, views: Sequence[View], after: str, size: int) -> tuple[Sequence[View], str]:

@@ -105,13 +105,19 @@ class Calls:
             return grpc.stream_stream_rpc_method_handler(both, parse, handler.response_serializer)
         if handler.response_streaming:
             stream = sending(handler.unary_stream)
-            stream = self._finished(method, guard.stream(method, stream) if guard else stream)
+            stream = self._audited(method, guard.stream(method, stream) if guard else stream)
+            stream = self._finished(method, stream)
             return grpc.unary_stream_rpc_method_handler(stream, parse, handler.response_serializer)
-        unary = guard.unary(method, handler.unary_unary) if guard else handler.unary_unary
-        if least_role(method) is Role.OPERATOR:
-            unary = self._trail.watched(method, unary, guard.who if guard else _nobody)
+        unary = self._audited(
+            method, guard.unary(method, handler.unary_unary) if guard else handler.unary_unary
+        )
         unary = self._finished(method, unary, self._slow_ns)
         return grpc.unary_unary_rpc_method_handler(unary, parse, handler.response_serializer)
+
+    def _audited(self, method: str, behaviour: Behaviour) -> Behaviour:
+        if least_role(method) is not Role.OPERATOR:
+            return behaviour
+        return self._trail.watched(method, behaviour, self._guard.who if self._guard else _nobody)
 
     def _finished(self, method: str, behaviour: Behaviour, slow_ns: int = 0) -> Any:
         # A stream lasts as long as what it waits for: it is never slow.

@@ -3,7 +3,8 @@
 Owns: the protocol and its failures. Must not know: SQL, files, which decisions the records stand for.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from msgspec import Struct
@@ -30,6 +31,14 @@ class Unreadable(StoreError):
     """A question about what is in the store can't be answered; decisions don't ask any."""
 
 
+class CopyRefused(StoreError):
+    """No copy can be taken now. `reason`: UPPER_SNAKE, stable, for programs."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class Opened(Struct, frozen=True, kw_only=True):
     """Everything live, as rows in the order of the tables' columns, and the last batch's marks (0: new)."""
 
@@ -45,6 +54,19 @@ class EngagementCount(Struct, frozen=True, kw_only=True):
     kind: str
     outcome: int
     count: int
+
+
+class Copy(Protocol):
+    """A copy of everything, a file's worth of bytes, with the last batch's marks."""
+
+    size: int
+    sequence: int
+    instant: int
+    last_id: int
+
+    def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes, from the first on."""
+        ...
 
 
 class Store(Protocol):
@@ -88,6 +110,13 @@ class Store(Protocol):
         """Return up to `size` live reservations with an id above `after`, in order.
 
         Empty `worker`, `type`: all.
+        """
+        ...
+
+    def copied(self) -> AbstractAsyncContextManager["Copy"]:
+        """Take a copy of all that is committed, as of one instant; it is gone when the context ends.
+
+        Commits go on meanwhile. Raises: CopyRefused, also while another is taken.
         """
         ...
 

@@ -8,8 +8,9 @@ Must not know: what the records mean.
 
 import os
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, suppress
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -17,9 +18,10 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from coordd.core.records import Batch, Engagement, Lock, Reservation, Row, Table
+from coordd.store.copying import Marks, copy
 from coordd.store.owner import Owner
 from coordd.store.presence import Presence
-from coordd.store.protocol import CommitFailed, EngagementCount, Opened, Unreadable, Unusable
+from coordd.store.protocol import CommitFailed, CopyRefused, EngagementCount, Opened, Unreadable, Unusable
 from coordd.store.threads import Connection, Threads
 
 __all__ = ["APPLICATION_ID", "SqliteStore", "check", "newest_format"]
@@ -35,6 +37,8 @@ _PRUNED_PER_BATCH_MIN: Final = 64
 # grow, and the disk's errors be nobody's news. So we do it, too, at every so many batches, and are told. It
 # costs two syncs at most.
 _BATCHES_PER_CHECKPOINT: Final = 256
+_LOG_BYTES_MAX: Final = 64 << 20
+_CHUNK_BYTES: Final = 256 << 10
 _SQL: Final = resources.files("coordd.store") / "sql"
 _MARKS: Final = "meta"
 _LIVE_TABLES: Final = tuple(table for table in Table if table is not Table.ENGAGEMENTS)
@@ -69,6 +73,7 @@ class SqliteStore:
         self._prune_before = 0
         self._failure = ""
         self._is_open = False
+        self._is_copying = False
 
     # ------------------------------------------------------------------ opening and closing
 
@@ -132,6 +137,8 @@ class SqliteStore:
     def _start(self, connection: sqlite3.Connection, history_ns: int) -> Opened:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        # A copy, or an operator's shell, keeps the log from beginning anew; it need not stay as long as that.
+        connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES_MAX}")
         _migrate(connection)
         for table in Table:
             columns = connection.execute(f"PRAGMA table_info({_name(table)})").fetchall()
@@ -223,6 +230,43 @@ class SqliteStore:
         rows = await self._query(self._reader, self._reservations_page, parameters)
         return [_record(Reservation, row) for row in rows]
 
+    # ------------------------------------------------------------------ copying
+
+    @asynccontextmanager
+    async def copied(self) -> AsyncGenerator["FileCopy", None]:
+        """See `Store.copied`. It lies beside the file until it is complete, and then has no name any more."""
+        if self._is_copying:
+            raise CopyRefused("UNDER_WAY", "another copy is being taken; one at a time")
+        target = self._path.with_name(self._path.name + ".copy")
+        descriptor = _create_copy(target)
+        self._is_copying = True
+        try:
+            try:
+                marks = await self._copy(target)
+            finally:
+                target.unlink(missing_ok=True)
+            yield FileCopy(self._threads, descriptor, marks)
+        finally:
+            self._is_copying = False
+            # What has no name is freed with its last descriptor, which takes a while if it is large.
+            await self._threads.call(partial(os.close, descriptor))
+
+    async def _copy(self, target: Path) -> Marks:
+        # A connection of its own: no question waits behind it.
+        connection, is_wanted = await self._connect("ro"), True
+
+        def go_on(*_: int) -> None:
+            if not is_wanted:
+                raise CopyRefused("CANCELLED", "nobody waits for the copy any more")
+
+        try:
+            return await connection.run(lambda source: copy(source, target, go_on))
+        except (sqlite3.Error, OSError) as error:
+            raise CopyRefused("FAILED", f"the copy failed: {_reason(error)}") from error
+        finally:
+            is_wanted = False
+            await connection.close()
+
     async def _query(
         self, reader: Connection | None, sql: str, parameters: Mapping[str, str | int]
     ) -> list[Any]:
@@ -231,6 +275,28 @@ class SqliteStore:
             return await reader.run(lambda connection: connection.execute(sql, parameters).fetchall())
         except sqlite3.Error as error:
             raise Unreadable(f"{self._path}: {_reason(error)}") from error
+
+
+class FileCopy:
+    """A copy in a file without a name; see `coordd.store.protocol.Copy`."""
+
+    def __init__(self, threads: Threads, descriptor: int, marks: Marks) -> None:
+        self.size = os.fstat(descriptor).st_size
+        self.sequence, self.instant, self.last_id = marks.sequence, marks.instant, marks.last_id
+        self._threads = threads
+        self._descriptor = descriptor
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """See `Copy.chunks`."""
+        for offset in range(0, self.size, _CHUNK_BYTES):
+            yield await self._threads.call(partial(os.pread, self._descriptor, _CHUNK_BYTES, offset))
+
+
+def _create_copy(path: Path) -> int:
+    """Make an empty file that is not to keep its name; return its descriptor."""
+    # Of a daemon that was killed while it took a copy.
+    path.unlink(missing_ok=True)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
 
 # ---------------------------------------------------------------------- the file

@@ -95,6 +95,11 @@ class AdminServiceStub:
                 request_serializer=coordd_dot_v1_dot_admin__pb2.ListSessionsRequest.SerializeToString,
                 response_deserializer=coordd_dot_v1_dot_admin__pb2.ListSessionsResponse.FromString,
                 _registered_method=True)
+        self.Backup = channel.unary_stream(
+                '/coordd.v1.AdminService/Backup',
+                request_serializer=coordd_dot_v1_dot_admin__pb2.BackupRequest.SerializeToString,
+                response_deserializer=coordd_dot_v1_dot_admin__pb2.BackupResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -190,6 +195,14 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Backup(self, request, context):
+        """Streams a copy of all that the daemon keeps, as of one instant, while it goes on: a data file that a daemon starts on.
+        Errors: FAILED_PRECONDITION (BACKUP_REFUSED, with `cause`: UNDER_WAY, one at a time; NO_SPACE, commits need it; FAILED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -252,6 +265,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListSessions,
                     request_deserializer=coordd_dot_v1_dot_admin__pb2.ListSessionsRequest.FromString,
                     response_serializer=coordd_dot_v1_dot_admin__pb2.ListSessionsResponse.SerializeToString,
+            ),
+            'Backup': grpc.unary_stream_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=coordd_dot_v1_dot_admin__pb2.BackupRequest.FromString,
+                    response_serializer=coordd_dot_v1_dot_admin__pb2.BackupResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -579,6 +597,33 @@ class AdminService:
             '/coordd.v1.AdminService/ListSessions',
             coordd_dot_v1_dot_admin__pb2.ListSessionsRequest.SerializeToString,
             coordd_dot_v1_dot_admin__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/coordd.v1.AdminService/Backup',
+            coordd_dot_v1_dot_admin__pb2.BackupRequest.SerializeToString,
+            coordd_dot_v1_dot_admin__pb2.BackupResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -66,6 +66,10 @@ class AdminServiceStub:
     """
     ListSessions: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListSessionsRequest, _admin_pb2.ListSessionsResponse]
     """Pages through the open sessions, by worker."""
+    Backup: _grpc.UnaryStreamMultiCallable[_admin_pb2.BackupRequest, _admin_pb2.BackupResponse]
+    """Streams a copy of all that the daemon keeps, as of one instant, while it goes on: a data file that a daemon starts on.
+    Errors: FAILED_PRECONDITION (BACKUP_REFUSED, with `cause`: UNDER_WAY, one at a time; NO_SPACE, commits need it; FAILED).
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -105,6 +109,10 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
     ListSessions: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListSessionsRequest, _admin_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """Pages through the open sessions, by worker."""
+    Backup: _aio.UnaryStreamMultiCallable[_admin_pb2.BackupRequest, _admin_pb2.BackupResponse]  # type: ignore[assignment]
+    """Streams a copy of all that the daemon keeps, as of one instant, while it goes on: a data file that a daemon starts on.
+    Errors: FAILED_PRECONDITION (BACKUP_REFUSED, with `cause`: UNDER_WAY, one at a time; NO_SPACE, commits need it; FAILED).
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Inspection and intervention."""
@@ -213,5 +221,15 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ListSessionsResponse, _abc.Awaitable[_admin_pb2.ListSessionsResponse]]:
         """Pages through the open sessions, by worker."""
+
+    @_abc_1.abstractmethod
+    def Backup(
+        self,
+        request: _admin_pb2.BackupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admin_pb2.BackupResponse], _abc.AsyncIterator[_admin_pb2.BackupResponse]]:
+        """Streams a copy of all that the daemon keeps, as of one instant, while it goes on: a data file that a daemon starts on.
+        Errors: FAILED_PRECONDITION (BACKUP_REFUSED, with `cause`: UNDER_WAY, one at a time; NO_SPACE, commits need it; FAILED).
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
