@@ -8,9 +8,23 @@ from coordd.config import Settings
 from simulation.mix import between
 
 
-def drawn(random: Random, path: Path) -> Settings:
-    """Return any settings."""
-    return Settings.model_validate(_tables(random) | {"store": {"path": str(path)}})
+class Configs:
+    """The configuration of each start: as before, or at `change_rate` another."""
+
+    def __init__(self, random: Random, path: Path, change_rate: float) -> None:
+        self._random = random
+        self._path = path
+        self._change_rate = change_rate
+        self._settings = self._drawn()
+
+    def next(self) -> Settings:
+        """Return that of the next start."""
+        if self._random.random() < self._change_rate:
+            self._settings = self._drawn()
+        return self._settings
+
+    def _drawn(self) -> Settings:
+        return Settings.model_validate(_tables(self._random) | {"store": {"path": str(self._path)}})
 
 
 def _seconds(random: Random, low: float, high: float) -> str:

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -19,6 +19,9 @@ from simulation.loop import SECOND, Loop, Process
 from simulation.mix import Mix
 from simulation.upstream import Upstream
 from simulation.wire import CallFailed, Channel, Wire
+
+# Longer than anything that is waited for.
+_CALM_S: Final = 400
 
 
 def length(seconds: float) -> Duration:
@@ -38,15 +41,15 @@ class World:
         self.mix = mix
         self.is_calm = False
         self.calm = asyncio.Event()
-        self.violations: list[str] = []
 
 
 class Worker:
     """One worker, with a process, a connection and a will of its own. `work` does one thing."""
 
-    def __init__(self, world: World, name: str, random: Random) -> None:
+    def __init__(self, world: World, name: str, generation: int, random: Random) -> None:
         self.world = world
         self.name = name
+        self._generation = generation
         self.random = random
         self.work_mix = world.mix.work
         self.process = Process(name)
@@ -61,6 +64,12 @@ class Worker:
         while not self.world.is_calm:
             await self.work()
             await self.pause(self.work_mix.think_s)
+
+    def die(self) -> None:
+        """End where it stands; its connections are closed for it."""
+        self.process.is_dead = True
+        self.channel.close()
+        self._other_channel.close()
 
     def patience_s(self, wait_s: float) -> float:
         """Return how long a worker stays that may wait for so long: to the end, or not."""
@@ -91,7 +100,7 @@ class Worker:
     def request_id(self) -> str:
         """Return a new one."""
         self._requests += 1
-        return f"{self.name}/{self._requests}"
+        return f"{self.name}/{self._generation}/{self._requests}"
 
     # -- asking ----------------------------------------------------------------------------------------------
 
@@ -134,7 +143,10 @@ class Worker:
             except CallFailed as error:
                 if not is_to_be_repeated(error):
                     return None
-                if not self.world.is_calm and not self.chance(self.work_mix.retry_rate):
+                if self.world.is_calm:
+                    # Whoever gave up too soon, again and again, would never hear the end of it.
+                    timeout_s = _CALM_S
+                elif not self.chance(self.work_mix.retry_rate):
                     return None
             await asyncio.sleep(self.random.uniform(0.01, 1.0))
 
@@ -187,4 +199,4 @@ def is_to_be_repeated(error: CallFailed) -> bool:
     return error.is_unanswered or error.code in {"UNAVAILABLE", "RESOURCE_EXHAUSTED"}
 
 
-Make = Callable[[World, str, Random], Worker]
+Make = Callable[[World, str, int, Random], Worker]

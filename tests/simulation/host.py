@@ -77,6 +77,8 @@ class Host:
         self._starts = 0
         self._wall_offset_ns = 0
         self._past: list[Run] = []
+        self._is_ending = False
+        self._ended = asyncio.Event()
 
     # -- the clock on the wall -------------------------------------------------------------------------------
 
@@ -120,6 +122,9 @@ class Host:
 
     def _start_later(self) -> None:
         self.run = None
+        if self._is_ending:
+            self._ended.set()
+            return
         down_s = self._random.uniform(0.01, self._mix.host.down_s_max if self.is_faulty else 1)
         self._loop.call_later(down_s, self.start, context=Context())
 
@@ -200,6 +205,12 @@ class Host:
             self.run.process.fuel = None
             self.run.disk.is_faulty = False
             self._loop.thaw(self.run.process)
+
+    async def end(self) -> None:
+        """Stop the daemon for good."""
+        self._is_ending = True
+        self.stop()
+        await self._ended.wait()
 
     def close(self) -> None:
         """Close what is open."""

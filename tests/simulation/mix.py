@@ -81,6 +81,7 @@ class HostMix:
     step_every_s: float
     step_s_max: float
     is_stepped_ahead: bool
+    worker_crash_every_s: float
     down_s_max: float
     reconfigure_rate: float
     cost_ns: int
@@ -96,6 +97,7 @@ class HostMix:
             step_every_s=perhaps(random, 0.4, 5, 100),
             step_s_max=between(random, 0.01, 3600),
             is_stepped_ahead=random.random() < 0.2,
+            worker_crash_every_s=perhaps(random, 0.4, 2, 100),
             down_s_max=between(random, 0.02, 30),
             reconfigure_rate=random.choice((0.0, 0.0, 0.3, 1.0)),
             cost_ns=random.choice((0, 1_000, 20_000)),
@@ -160,3 +162,15 @@ class Mix:
     host: HostMix
     work: WorkMix
     upstream: UpstreamMix
+
+    @classmethod
+    def drawn(cls, random: Random, sorts: tuple[str, ...]) -> "Mix":
+        return cls(
+            duration_s=between(random, 20, 2000),
+            calls_max=round(between(random, 100, 4000)),
+            disk=DiskMix.drawn(random),
+            wire=WireMix.drawn(random),
+            host=HostMix.drawn(random),
+            work=WorkMix.drawn(random, sorts),
+            upstream=UpstreamMix.drawn(random),
+        )

@@ -76,9 +76,8 @@ class Session:
     async def _leave(self, call: Call) -> None:
         self._say(call, pb.ConnectRequest(goodbye=pb.Goodbye()))
         call.half_close()
-        async with asyncio.timeout(30):
-            while (message := await call.read()) is not None:
-                self._hear(message)
+        while (message := await call.read()) is not None:
+            self._hear(message)
         self._id = 0
 
     def _say(self, call: Call, request: pb.ConnectRequest) -> None:

@@ -135,6 +135,11 @@ class Link:
         after_ns = max(0, self._last_ns - self.wire.loop.now_ns) + self.wire.delay_ns()
         self._sever(after_ns, after_ns, loses_all=False)
 
+    def leave(self) -> None:
+        """The client's process has ended: what it has sent arrives, and then the end."""
+        after_ns = max(0, self._last_ns - self.wire.loop.now_ns) + self.wire.delay_ns()
+        self._sever(0, after_ns, loses_all=False)
+
     def give_up(self, is_still: Callable[[], bool]) -> None:
         """The client ends it once its keepalives were not answered for long, if it `is_still` so then."""
         after_ns = self.wire.between_ns(*_CLIENT_FINDS_S)
@@ -190,8 +195,8 @@ class Channel:
 
     def close(self) -> None:
         """Close the connection, as the kernel does for a process that has ended."""
-        if self._link is not None:
-            self._link.close()
+        if self._link is not None and self._link.is_usable:
+            self._link.leave()
 
     async def _connected(self) -> Link:
         if self._link is None or not self._link.is_usable:
