@@ -67,15 +67,15 @@ def torn(before: Image, after: Image, random: Random) -> Image:
 
 
 def _mixed(old: bytes, new: bytes, random: Random) -> bytes:
-    """Return `old` of which some sectors are written as in `new`, and perhaps one only to its half."""
+    """Return `old` of which some sectors are written as in `new`, and perhaps one only to a part."""
     mixed = bytearray(old)
-    length = random.choice((max(len(old), len(new)), random.randrange(len(new) + 1)))
-    chance = random.choice((0.0, 0.5, 0.9, 1.0))
-    for start in range(0, len(new), _SECTOR):
-        sector = new[start : start + _SECTOR]
-        if start < length and old[start : start + _SECTOR] != sector and random.random() < chance:
-            before = old[start : start + _SECTOR]
-            written = _garbled(before, sector, random) if random.random() < 0.05 else sector
+    length = random.choice((len(new), len(new), random.randrange(len(new) + 1)))
+    chance = random.choice((0.0, 0.5, 0.9, 1.0, 1.0))
+    torn_start = random.randrange(2 * len(new) + 1) // _SECTOR * _SECTOR
+    for start in range(0, length, _SECTOR):
+        before, sector = old[start : start + _SECTOR], new[start : start + _SECTOR]
+        if before != sector and random.random() < chance:
+            written = _garbled(before, sector, random) if start == torn_start else sector
             mixed.extend(b"\0" * (start - len(mixed)))
             mixed[start : start + len(written)] = written
     return bytes(mixed)

@@ -126,7 +126,7 @@ class WorkMix:
         chosen = [sort for sort in sorts if random.random() < 0.6] or [random.choice(sorts)]
         return cls(
             workers={sort: random.choice((1, 2, 3, 5, 8)) for sort in chosen},
-            think_s=between(random, 0.01, 20),
+            think_s=between(random, 0.02, 60),
             hold_s=between(random, 0.01, 10),
             ttl_s=between(random, 0.5, 60),
             items=random.choice((1, 2, 5, 50)),
@@ -166,7 +166,7 @@ class Mix:
     @classmethod
     def drawn(cls, random: Random, sorts: tuple[str, ...]) -> "Mix":
         return cls(
-            duration_s=between(random, 20, 2000),
+            duration_s=between(random, 20, 4000),
             calls_max=round(between(random, 100, 4000)),
             disk=DiskMix.drawn(random),
             wire=WireMix.drawn(random),

@@ -45,6 +45,8 @@ def run(seed: int) -> tuple[Result, Record]:
     structlog.configure(processors=[_silence], cache_logger_on_first_use=False)
     # So that nothing is closed at a moment of the collector's choice.
     gc.disable()
+    # What has been imported is no garbage: to look through it takes longer than many a seed.
+    gc.freeze()
     folder = Path(tempfile.mkdtemp(prefix="coordd-sim-", dir=_memory()))
     loop = Loop()
     try:
