@@ -71,7 +71,7 @@ def test_a_log_that_is_folded_in_and_deleted_is_torn_before_it_goes(tmp_path: Pa
         assert read(files, torn(before, after, random)) == {"5"}
 
 
-def test_what_is_beside_a_torn_write_is_safe(tmp_path: Path) -> None:
+def test_what_is_beside_a_torn_write_is_safe() -> None:
     before = {"": b"f", "-wal": b"h" * 32 + b"a" * 1000}
     after = {"": b"f", "-wal": before["-wal"] + b"b" * 1000}
     for seed in range(300):

@@ -1,6 +1,7 @@
 """Virtual time: what runs in which order, and what of a process that is killed or frozen."""
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -109,7 +110,7 @@ def test_what_can_not_end_is_told(loop: Loop) -> None:
         await loop.create_future()
 
     async def goes_in_circles() -> None:
-        while True:
+        for _ in itertools.count():
             await asyncio.sleep(0)
 
     with pytest.raises(Stuck, match="nothing is left"):
