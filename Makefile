@@ -67,6 +67,9 @@ fuzz: setup ## throw EXAMPLES hostile messages at each RPC, and hostile HTTP/2 a
 bench: setup ## measure; prints JSON
 	$(BIN)/python -m bench
 
+bench-namespaces: setup ## measure what a noisy fleet costs its neighbour; prints JSON
+	$(BIN)/python -m bench.namespaces
+
 gen: $(VENV)/.stamp ## generate coordd/v1 and docs/api.md from protos/, docs/configuration.md from coordd/config
 	tools/gen.sh $(CURDIR)/$(BIN)/python $(CURDIR)
 

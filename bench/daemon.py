@@ -35,10 +35,13 @@ class Serving(Struct, kw_only=True, frozen=True):
 
 
 @contextmanager
-def serving(path: Path) -> Iterator[Serving]:
-    """Start the daemon on the data file `path`; stop it at the end. Raises: RuntimeError if it can't."""
+def serving(path: Path, more: str = "") -> Iterator[Serving]:
+    """Start the daemon on the data file `path`; stop it at the end. Raises: RuntimeError if it can't.
+
+    Args: more: tables of the configuration.
+    """
     config = path.with_suffix(".toml")
-    config.write_text(_CONFIG.format(path=path), "utf-8")
+    config.write_text(_CONFIG.format(path=path) + more, "utf-8")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COORDD_")}
     began = time.monotonic()
     process = subprocess.Popen(

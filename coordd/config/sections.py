@@ -275,6 +275,14 @@ class QuotaSettings(Section):
     )
     waiters: Quota = Field(0, description="Requests that wait at once.")
     sessions: Quota = Field(0, description="Workers that have a session at once.")
+    calls: Quota = Field(
+        0,
+        description="Calls under way at once, waits too; what gives back, keeps or settles something does "
+        "not count, and neither do sessions and what operators do.",
+    )
+    calls_per_second: Quota = Field(
+        0, description="Such calls a second, begun evenly; a second's worth may come at once."
+    )
 
 
 class SessionSettings(Section):

@@ -23,6 +23,10 @@ REASON_BYTES_MAX: Final = 512
 # are more fleets than one machine serves.
 NAMESPACES_MAX: Final = 64
 
+# Refusals by a quota of calls that are held back, of one namespace. Each is a task and its call, some 20 kB;
+# beyond this memory is dearer than time.
+REFUSALS_HELD_BACK_MAX: Final = 1_000
+
 # Leases. Below 100 ms a renewal at a third of it is lost in scheduling noise; a day is longer than any one
 # task.
 TTL_NS_MIN: Final = 100 * MILLISECOND

@@ -12,6 +12,7 @@ from coordd.rpc.engagement import EngagementServicer
 from coordd.rpc.guard import Guard
 from coordd.rpc.health import Health, health_name
 from coordd.rpc.namespaces import Namespaces, Routed
+from coordd.rpc.quotas import CallQuota
 from coordd.rpc.rate_limit import RateLimitServicer
 from coordd.rpc.reservation import ReservationServicer
 from coordd.rpc.session import SessionServicer
@@ -37,6 +38,7 @@ __all__ = [
     "AuditTrail",
     "Backend",
     "CallObserver",
+    "CallQuota",
     "Calls",
     "Guard",
     "Health",

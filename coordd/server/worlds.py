@@ -34,6 +34,11 @@ class Worlds:
         # Those that could not be opened, and why.
         self.unusable: dict[str, Unusable] = {}
         self._namespaces = rpc.Namespaces(self.engines)
+        self._quotas = {
+            name: rpc.CallQuota(world.quotas.calls, world.quotas.calls_per_second)
+            for name, world in self._settings.items()
+            if world.quotas.calls or world.quotas.calls_per_second
+        }
         for name, engine in self.engines.items():
             telemetry.show(name, engine, self._settings[name].store.path, partial(self._is_usable, name))
 
@@ -45,6 +50,7 @@ class Worlds:
         return rpc.Routed(
             self._namespaces,
             {name: make(_backend(self._settings[name], engine)) for name, engine in self.engines.items()},
+            self._quotas,
         )
 
     async def start(self) -> None:

@@ -50,3 +50,15 @@ def test_quick_prints_progress_and_one_json_object(tmp_path: Path) -> None:
         assert ("passed" in figure) == (bound is not None), name
     # What it made, it deleted.
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_noisy_fleet_is_measured(tmp_path: Path) -> None:
+    options = ["--seconds", "0.3", "--runs", "1", "--folder", tmp_path]
+    command = [sys.executable, "-m", "bench.namespaces", *options]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    figures = json.loads(done.stdout)["figures"]
+    cases = ("alone", "beside_noise", "beside_noise_with_quota")
+    kinds = ("p50_ms", "p99_ms", "pairs_per_s", "failed")
+    assert {*figures} == {f"quiet_{case}_{kind}" for case in cases for kind in kinds}
+    assert figures["quiet_alone_pairs_per_s"]["value"] > 0
+    assert figures["quiet_alone_failed"]["value"] == 0

@@ -1,12 +1,14 @@
 """Two fleets, one daemon: neither sees or changes anything of the other, whatever is called alike."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from daemon_api import Api, DaemonProcess, refusal, stream_refusal
+from daemon_api import Api, DaemonProcess, failure, refusal, stream_refusal
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from namespace_api import BLUE, fleets, in_namespace
@@ -90,17 +92,20 @@ async def test_what_one_was_given_is_nothing_in_the_other(api: Api, blue: Api) -
         blue.reservation.RenewReservation: reservation_pb2.RenewReservationRequest(
             reservation_id=held.reservation_id, worker="w1"
         ),
-        blue.rate_limit.RecordUsage: rate_limit_pb2.RecordUsageRequest(
-            endpoint="post",
-            permit_id=permit.permit_id,
-            worker="w1",
-            result=rate_limit_pb2.USAGE_RESULT_SUCCESS,
-        ),
         blue.admin.ForceRelease: pb.ForceReleaseRequest(id=booking.booking_id, reason="r"),
     }
     for call, request in calls.items():
         code, reason, _ = await refusal(call(request))
         assert (code, reason) in {("NOT_FOUND", "UNKNOWN_ID"), ("FAILED_PRECONDITION", "LEASE_LOST")}, request
+    # A report on what may have been given once is no error anywhere; it settles nothing here.
+    usage = rate_limit_pb2.RecordUsageRequest(
+        endpoint="post",
+        permit_id=permit.permit_id,
+        worker="w1",
+        result=rate_limit_pb2.USAGE_RESULT_SUCCESS,
+    )
+    with suppress(grpc.aio.AioRpcError):
+        assert (await blue.rate_limit.RecordUsage(usage)).already_settled
     status = await api.admin.GetStatus(pb.GetStatusRequest())
     assert (status.locks, status.reservations, status.permits, status.bookings) == (1, 1, 1, 1)
 
@@ -235,4 +240,45 @@ async def test_one_at_its_quota_leaves_the_other_untouched(tmp_path: Path) -> No
             assert (await api.await_lock("w2", item).read()).HasField("queued")
         waiting.cancel()
         stream.cancel()
+    await daemon.stop(0)
+
+
+async def test_calls_beyond_a_quota_are_refused_and_what_gives_back_is_not(tmp_path: Path) -> None:
+    daemon = Daemon(load(fleets(tmp_path, BLUE + "[quotas]\ncalls = 2\ncalls_per_second = 4\n"), {}))
+    await daemon.start()
+    async with grpc.aio.insecure_channel(daemon.address) as channel:
+        api, blue = Api(channel), in_namespace(channel, "blue")
+        lock = await blue.lock("w1", "a")
+        waits = [blue.await_lock(worker, "a", request_id="r") for worker in ("w2", "w3")]
+        for wait in waits:
+            assert (await wait.read()).HasField("queued")
+        exceeded = ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED")
+        assert await refusal(blue.lock("w1", "b")) == (*exceeded, {"quota": "calls", "limit": "2"})
+        for _ in range(8):
+            await blue.engagement.RenewLock(
+                engagement_pb2.RenewLockRequest(item="a", worker="w1", fencing_token=lock.fencing_token)
+            )
+            await blue.admin.GetStatus(pb.GetStatusRequest())
+            await api.lock("w1", "a", request_id="r")
+        await blue.unlock(lock)
+        assert (await waits[0].read()).granted.worker == "w2"
+        for wait in waits:
+            wait.cancel()
+    await daemon.stop(0)
+
+
+async def test_a_rate_of_calls_is_a_quota_too(tmp_path: Path) -> None:
+    daemon = Daemon(load(fleets(tmp_path, BLUE + "[quotas]\ncalls_per_second = 4\n"), {}))
+    await daemon.start()
+    async with grpc.aio.insecure_channel(daemon.address) as channel:
+        calls = [in_namespace(channel, "blue").lock("w1", f"{number}") for number in range(12)]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        refused = [failure(error) for error in answers if isinstance(error, grpc.aio.AioRpcError)]
+        # A second's worth at once, and one more for each quarter of a second that they took.
+        assert refused
+        told = ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED", {"quota": "calls_per_second", "limit": "4"})
+        assert refused == [told] * len(refused)
+        assert len(answers) - len(refused) >= 4
+        for number in range(12):
+            await Api(channel).lock("w1", f"{number}")
     await daemon.stop(0)
