@@ -182,22 +182,14 @@ class Grants:
         attempts = self.attempts.get((operation.worker, operation.request_id), [operation])
         asked = min(each.called_at for each in attempts)
         told = operation.returned_at or NEVER
-        low, high = self._instant(held.daemon_granted_at, asked, told)
+        low, high = self.timeline.instant(held.daemon_granted_at, asked, told)
         grant = Grant(
             held, operation.worker, operation.request_id, low, high, asked, told, ask, bundle=answer.bundle
         )
         grant.stamps.append(held.daemon_until)
         grant.is_renewable = self._is_renewable(held)
-        grant.extensions.append(Extension(low, told, *self.asked_ttl(ask, held), is_sure=True))
+        grant.extensions.append(Extension(low, high, *self.asked_ttl(ask, held), is_sure=True))
         return grant
-
-    def _instant(self, daemon_at: int, low: int, high: int) -> tuple[int, int]:
-        """Return within which instants it was granted, by the daemon's stamp where that can be read."""
-        runs = self.timeline.during(low, high)
-        if len(runs) != 1 or (span := runs[0].true(daemon_at)) is None:
-            return low, high
-        sharper = max(low, span[0]), min(high, span[1])
-        return sharper if sharper[0] <= sharper[1] else (low, high)
 
     def _is_renewable(self, held: h.Held) -> bool:
         if isinstance(held, h.Reservation):
@@ -337,22 +329,22 @@ class Grants:
 
         A renewal may also shorten; one without an answer may be carried out after those that were answered.
         """
-        sure = [each.called for each in grant.extensions if each.is_sure]
-        last = max(sure)
+        latest = max((each for each in grant.extensions if each.is_sure), key=lambda each: each.called)
+        last = latest.called
         possible = [
             each if each.is_sure else Extension(max(each.called, last), NEVER, each.ttl, each.ttl_most, is_sure=False)
             for each in grant.extensions
-            if not (each.is_sure and each.returned <= last)
+            if each is latest or not (each.is_sure and each.returned <= last)
         ]
         if not grant.is_renewable:
             return self.timeline.elapsed(grant.low, grant.extensions[0].ttl)
-        return min(self.timeline.lease_end_least(each.called, each.ttl) for each in possible)
+        return min(self.timeline.lease_end_least(each.called, each.returned, each.ttl) for each in possible)
 
     def _lease_most(self, grant: Grant) -> int:
         """Return when it had surely run out."""
         if not all(each.is_sure for each in grant.extensions):
             return NEVER
-        first, *later = grant.extensions
-        ends = [self.timeline.lease_end_most(min(first.returned, grant.high), first.ttl_most)]
-        ends += [self.timeline.lease_end_most(each.returned, each.ttl_most) for each in later]
-        return max(ends)
+        return max(
+            self.timeline.lease_end_most(each.called, each.returned, each.ttl_most)
+            for each in grant.extensions
+        )

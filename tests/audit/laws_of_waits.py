@@ -227,7 +227,7 @@ def _free_most(grants: Grants, grant: Grant) -> int:
     if isinstance(grant.held, h.Lock):
         kind = grant.held.kind
         rest = max((w.kinds[kind].lock_delay_ns for w in grants.timeline.worlds() if kind in w.kinds), default=0)
-    return NEVER if grant.ends_most >= NEVER else grants.timeline.lease_end_most(grant.ends_most, rest)
+    return NEVER if grant.ends_most >= NEVER else grants.timeline.passed(grant.ends_most, rest)
 
 
 def _unsure(grants: Grants) -> dict[Key, list[int]]:

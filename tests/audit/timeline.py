@@ -54,26 +54,51 @@ class Timeline:
         """Return before which instant the daemon can't have seen `length` pass since then."""
         return self._walk(since, length, is_lease=False, is_least=True)
 
-    def lease_end_least(self, since: int, ttl: int) -> int:
-        """Return before which instant a lease taken or renewed no earlier than `since` can't end by itself."""
-        return self._walk(since, ttl, is_lease=True, is_least=True)
+    def passed(self, since: int, length: int) -> int:
+        """Return by when the daemon has seen `length` pass since then."""
+        return self._walk(since, length, is_lease=False, is_least=False)
 
-    def lease_end_most(self, since: int, ttl: int) -> int:
-        """Return after which instant a lease taken or renewed no later than `since` has ended."""
-        return self._walk(since, ttl, is_lease=True, is_least=False)
+    def lease_end_least(self, low: int, high: int, ttl: int) -> int:
+        """Return before when a lease can't end by itself that was taken or renewed between the two.
+
+        Of each run the earliest instant: later ones end later, but those of an earlier run get a grace.
+        """
+        since = [max(low, run.start) for run in self.during(low, high)]
+        return min((self._walk(at, ttl, is_lease=True, is_least=True) for at in since), default=NEVER)
+
+    def lease_end_most(self, low: int, high: int, ttl: int) -> int:
+        """Return after when a lease has ended that was taken or renewed between the two."""
+        since = [min(high, run.end) for run in self.during(low, high)]
+        return max((self._walk(at, ttl, is_lease=True, is_least=False) for at in since), default=NEVER)
+
+    def instant(self, daemon_at: int, low: int, high: int) -> tuple[int, int]:
+        """Return within which true instants the daemon's clock can have shown that, between the two."""
+        found = []
+        for run in self.during(low, high):
+            span = run.true(daemon_at) or (low, high)
+            sharper = max(low, span[0], run.start), min(high, span[1], run.end)
+            if sharper[0] <= sharper[1]:
+                found.append(sharper)
+        return (min(each[0] for each in found), max(each[1] for each in found)) if found else (low, high)
 
     def _walk(self, at: int, left: int, *, is_lease: bool, is_least: bool) -> int:
+        """Return when `left` has passed by the daemon's clock.
+
+        A restart's grace is for that run: one that is followed by another with less of it is not remembered
+        at the least, and is at the most.
+        """
         runs = [run for run in self.runs if run.end >= at]
+        grace = 0
         for run, after in zip(runs, [*runs[1:], None], strict=True):
             at = max(at, run.start)
-            if at + left <= run.end:
-                return at + left
+            if at + max(left, grace) <= run.end:
+                return at + max(left, grace)
             if after is None:
                 return NEVER
             begin = after.start if is_least else after.open_by
-            left = self._left(run, at + left, after, begin, is_least=is_least)
+            left = self._left(run, at + (left if is_least else max(left, grace)), after, begin, is_least=is_least)
             grace = after.world.recovery.grace_ns if is_lease else 0
-            at, left = begin, max(left, grace)
+            at = begin
         return NEVER
 
     @staticmethod
@@ -82,7 +107,7 @@ class Timeline:
         if run.offset is None or after.offset is None:
             return 0 if is_least else NEVER
         ahead = after.offset[1] - run.offset[0] if is_least else after.offset[0] - run.offset[1]
-        return max(0, end - ahead - begin)
+        return end - ahead - begin
 
 
 def _runs(history: h.History) -> Iterable[Run]:
