@@ -1,6 +1,6 @@
 """What was surely granted, and from when until when it was surely, or possibly, held.
 
-Owns: when a lease begins and ends, as far as clients can know (semantics 2.2, 3.3, 3.8, 11.7-9, 12.6, 13, 14.2).
+Owns: when a lease begins and ends, as far as clients can know (semantics 3, 11.7-9, 12.6, 13, 14.2).
 Rules: a grant begins within the call that got it; it ends no earlier than `ends_least`, whatever became of
 calls without an answer, and has ended by `ends_most`. An answer of an error that its reason explains has
 changed nothing; any other may have been carried out all the same.
@@ -228,20 +228,19 @@ class Grants:
         ask = operation.ask
         for usage in _usages(ask):
             self.reports[usage.id].append((operation, usage))
-        if isinstance(ask, h.Release | h.Force):
-            for grant in self.named(ask):
+        if isinstance(ask, h.Release | h.Force | h.Goodbye):
+            for grant in self._about(operation, ask):
                 grant.ended_by.append(operation)
-        elif isinstance(ask, h.Goodbye):
-            for grant in self._by_worker[operation.worker]:
-                grant.ended_by.append(operation)
-        elif isinstance(ask, h.Renew):
-            for grant in self.named(ask):
-                self._extend(grant, operation, ask.ttl_ns)
-        elif isinstance(ask, h.Keepalive | h.Register):
-            told = operation.answer.held if isinstance(operation.answer, h.Kept) else None
-            for grant in self._by_worker[operation.worker]:
-                if told is None or grant.id in told:
-                    self._extend(grant, operation, 0)
+        elif isinstance(ask, h.Renew | h.Keepalive | h.Register):
+            for grant in self._about(operation, ask):
+                self._extend(grant, operation, ask.ttl_ns if isinstance(ask, h.Renew) else 0)
+
+    def _about(self, operation: h.Operation, ask: h.Ask) -> list[Grant]:
+        """Return what a call may have ended or extended; of a session, what the answer names."""
+        if isinstance(ask, h.Renew | h.Release | h.Force):
+            return self.named(ask)
+        told = operation.answer.held if isinstance(operation.answer, h.Kept) else None
+        return [each for each in self._by_worker[operation.worker] if told is None or each.id in told]
 
     def named(self, ask: h.Renew | h.Release | h.Force) -> list[Grant]:
         """Return what a call is about, as far as it was granted to somebody who was told."""
@@ -313,7 +312,11 @@ class Grants:
         """Return what a claim excludes others from; None: nothing."""
         if isinstance(claim, h.LockClaim):
             return self.lock_key(claim.item, claim.kind)
-        return ("resource", claim.of, claim.resource) if isinstance(claim, h.UnitsClaim) and claim.resource else None
+        return (
+            ("resource", claim.of, claim.resource)
+            if isinstance(claim, h.UnitsClaim) and claim.resource
+            else None
+        )
 
     # -- until when ------------------------------------------------------------------------------------------
 
@@ -332,7 +335,9 @@ class Grants:
         latest = max((each for each in grant.extensions if each.is_sure), key=lambda each: each.called)
         last = latest.called
         possible = [
-            each if each.is_sure else Extension(max(each.called, last), NEVER, each.ttl, each.ttl_most, is_sure=False)
+            each
+            if each.is_sure
+            else Extension(max(each.called, last), NEVER, each.ttl, each.ttl_most, is_sure=False)
             for each in grant.extensions
             if each is latest or not (each.is_sure and each.returned <= last)
         ]

@@ -4,7 +4,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, TypeAlias
 
 from audit import history as h
-from audit import laws_of_answers, laws_of_engagements, laws_of_ids, laws_of_leases, laws_of_waits, laws_of_windows
+from audit import (
+    laws_of_answers,
+    laws_of_engagements,
+    laws_of_ids,
+    laws_of_leases,
+    laws_of_waits,
+    laws_of_windows,
+)
 from audit.grants import Grants
 from audit.timeline import Timeline
 from audit.violation import Violation

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from audit import history as h
 from audit.grants import Grant, Grants, is_sure, may_have_worked
@@ -93,33 +94,58 @@ def _releases(grants: Grants) -> Iterator[tuple[h.Operation, Grant]]:
 
 def reads_see_what_was_released(grants: Grants) -> Iterator[Violation]:
     """1.1, 3.9: what was acknowledged before a question was asked, its answer knows."""
-    counted: dict[str, list[tuple[int, int, h.Engagement]]] = defaultdict(list)
+    released = _released(grants)
+    for operation in grants.history.operations:
+        seen = _seen(operation)
+        if seen is None:
+            continue
+        known = [
+            entry
+            for by, entry in released[seen.item]
+            if by < operation.called_at and _is_within(grants, entry, operation)
+        ]
+        latest = max((entry.daemon_at for entry in known), default=0)
+        if latest > (seen.entry.daemon_at if seen.entry else 0):
+            text = f"{operation.method} of {seen.item} at {operation.called_at} saw {seen.entry}"
+            yield Violation(operation.returned_at or 0, "reads see what was released", text)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a question about an item saw, of whatever kind."""
+
+    item: str
+    entry: h.Engagement | None
+
+
+def _seen(operation: h.Operation) -> _Seen | None:
+    ask, answer = operation.ask, operation.answer
+    if isinstance(ask, h.ReadItem) and isinstance(answer, h.Item) and not ask.kind:
+        return _Seen(ask.item, answer.last)
+    if isinstance(ask, h.ReadRecent) and isinstance(answer, h.Recent) and not ask.kinds:
+        return _Seen(ask.item, answer.latest)
+    return None
+
+
+def _released(grants: Grants) -> dict[str, list[tuple[int, h.Engagement]]]:
+    """Return what counts and was acknowledged, with by when, by item."""
+    found: dict[str, list[tuple[int, h.Engagement]]] = defaultdict(list)
     for operation, grant in _releases(grants):
         if isinstance(operation.answer, h.Released) and operation.returned_at is not None:
             for entry in operation.answer.engagements:
                 if entry.token == grant.id and entry.outcome in {"SUCCESS", "UNKNOWN"}:
-                    counted[entry.item].append((operation.returned_at, entry.token, entry))
-    for operation in grants.history.operations:
-        ask, answer, at = operation.ask, operation.answer, operation.returned_at or 0
-        if isinstance(ask, h.ReadItem) and isinstance(answer, h.Item) and not ask.kind:
-            seen = answer.last
-        elif isinstance(ask, h.ReadRecent) and isinstance(answer, h.Recent) and not ask.kinds:
-            seen = answer.latest
-        else:
-            continue
-        known = [entry for by, _, entry in counted[ask.item] if by < operation.called_at]
-        if isinstance(ask, h.ReadRecent):
-            known = [entry for entry in known if _is_within(grants, entry, ask, at)]
-        if known and (seen is None or seen.daemon_at < max(entry.daemon_at for entry in known)):
-            text = f"{operation.method} of {ask.item} at {operation.called_at} saw {seen}, and not {known[-1]}"
-            yield Violation(at, "reads see what was released", text)
+                    found[entry.item].append((operation.returned_at, entry))
+    return found
 
 
-def _is_within(grants: Grants, entry: h.Engagement, ask: h.ReadRecent, at: int) -> bool:
+def _is_within(grants: Grants, entry: h.Engagement, operation: h.Operation) -> bool:
     """Return whether it was surely recent enough for the question."""
+    if not isinstance(operation.ask, h.ReadRecent):
+        return True
+    at = operation.returned_at or 0
     runs = grants.timeline.during(at, at)
     offset = runs[0].offset if len(runs) == 1 else None
-    return offset is not None and at + offset[1] - entry.daemon_at < ask.within_ns
+    return offset is not None and at + offset[1] - entry.daemon_at < operation.ask.within_ns
 
 
 def intervals_hold(grants: Grants) -> Iterator[Violation]:
@@ -131,9 +157,10 @@ def intervals_hold(grants: Grants) -> Iterator[Violation]:
     for grant in grants.of(h.Lock):
         assert isinstance(grant.held, h.Lock)
         for entry in entries[grant.held.item].values():
+            now = grant.held.daemon_granted_at
             until = entry.daemon_at + _interval(grants, grant, entry)
-            if entry.token < grant.id and grant.held.daemon_granted_at < until:
-                text = f"{grant.id} ({grant.held.kind}) was granted at {grant.held.daemon_granted_at}"
+            if entry.token < grant.id and entry.daemon_at <= now < until:
+                text = f"{grant.id} ({grant.held.kind}) was granted at {now}"
                 yield Violation(grant.told, "intervals hold", f"{text}, before {until}, after {entry}")
 
 
@@ -161,16 +188,19 @@ def _interval_of(kind: h.Kind, grant: Grant, entry: h.Engagement) -> int:
 
 def conditions_hold(grants: Grants) -> Iterator[Violation]:
     """11.4: a bundle is granted only if nobody has acted on the items it names."""
-    entries = {entry.token: entry for _, entry in told(grants) if entry.outcome in {"SUCCESS", "UNKNOWN"}}
+    entries: dict[str, dict[int, h.Engagement]] = defaultdict(dict)
+    for _, entry in told(grants):
+        if entry.outcome in {"SUCCESS", "UNKNOWN"}:
+            entries[entry.item][entry.token] = entry
     for operation in grants.history.operations:
         if not isinstance(operation.ask, h.Acquire) or not isinstance(operation.answer, h.Granted):
             continue
-        for held in operation.answer.held[:1]:
-            for condition in operation.ask.conditions:
-                for entry in entries.values():
-                    if _breaks(entry, condition, held):
-                        text = f"{held.id} was granted, though {entry}"
-                        yield Violation(operation.returned_at or NEVER, "conditions hold", text)
+        for condition in operation.ask.conditions:
+            held = operation.answer.held[0]
+            for entry in entries[condition.item].values():
+                if _breaks(entry, condition, held):
+                    text = f"{held.id} was granted, though {entry}"
+                    yield Violation(operation.returned_at or NEVER, "conditions hold", text)
 
 
 def _breaks(entry: h.Engagement, condition: h.Condition, held: h.Held) -> bool:

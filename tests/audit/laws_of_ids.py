@@ -1,6 +1,7 @@
 """Laws of ids, stamps and repeated requests (semantics 1.4, 2)."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from operator import attrgetter
 
 from audit import history as h
@@ -63,7 +64,9 @@ def _rising(grants: Grants, law: str, value: object) -> Iterator[Violation]:
             highest = earlier if highest is None or of(earlier) > of(highest) else highest
             next_told += 1
         if highest is not None and of(grant) < of(highest):
-            text = f"{grant.id} was asked for after {highest.id} was told, and has {of(grant)} < {of(highest)}"
+            text = (
+                f"{grant.id} was asked for after {highest.id} was told, and has {of(grant)} < {of(highest)}"
+            )
             yield Violation(grant.told, law, text)
 
 
@@ -87,7 +90,7 @@ def a_request_has_one_answer(grants: Grants) -> Iterator[Violation]:
             if isinstance(each.answer, h.Granted) and each.answer.held
         }
         ids = sorted(found)
-        for earlier, later in zip(ids, ids[1:], strict=False):
+        for earlier, later in pairwise(ids):
             second = grants.by_id[later]
             if second.high < _remembered(grants, found[earlier]):
                 text = f"{worker} got {earlier}, and {later} for the same {request_id!r}"

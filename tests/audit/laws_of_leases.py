@@ -1,6 +1,7 @@
 """Laws of what is held: nobody else has it, and its holder has it (semantics 3.1, 3.3, 3.7, 3.8, 6, 14)."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from audit import history as h
 from audit.grants import Grant, Grants, is_sure
@@ -31,7 +32,7 @@ def one_holder(grants: Grants) -> Iterator[Violation]:
 def an_item_rests(grants: Grants) -> Iterator[Violation]:
     """3.7: after a lease that ran out, for lock_delay."""
     for key, held in grants.by_key(h.Lock).items():
-        for before, after in zip(held, held[1:], strict=False):
+        for before, after in pairwise(held):
             if before.ended_by or before.cut < NEVER:
                 continue
             until = grants.timeline.elapsed(before.lease_least, _delay(grants, before))
@@ -44,7 +45,7 @@ def _delay(grants: Grants, grant: Grant) -> int:
     assert isinstance(grant.held, h.Lock)
     kind = grant.held.kind
     return min(
-        (world.kinds[kind].lock_delay_ns if kind in world.kinds else 0 for world in grants.timeline.worlds())
+        world.kinds[kind].lock_delay_ns if kind in world.kinds else 0 for world in grants.timeline.worlds()
     )
 
 
@@ -97,15 +98,24 @@ def nothing_acknowledged_is_lost(grants: Grants) -> Iterator[Violation]:
             if isinstance(answer, h.Failed) and answer.reason in _GONE and is_sure(operation):
                 if answer.reason != "LEASE_LOST" or returned < _ends_least(grants, grant, ask):
                     yield _lost(grant, operation, _GONE[answer.reason])
-            elif isinstance(answer, h.Released) and answer.already and returned < _others(grant, operation):
+            elif _is_taken_for_released(grant, operation):
                 yield _lost(grant, operation, "is said to be released already")
 
 
 def _ends_least(grants: Grants, grant: Grant, ask: h.Renew | h.Release) -> int:
     """Return before when LEASE_LOST is wrong. A bundle is lost with the first of its leases that is."""
     if ask.of == "bundle" and isinstance(ask, h.Renew):
-        return min(each.ends_least for each in grants.named(ask) if each.is_renewable)
+        return min((each.ends_least for each in grants.named(ask) if each.is_renewable), default=0)
     return grant.ends_least
+
+
+def _is_taken_for_released(grant: Grant, operation: h.Operation) -> bool:
+    """Return whether a release says that there was nothing to release; what refills a bundle doesn't hold."""
+    answer, ask = operation.answer, operation.ask
+    if not isinstance(answer, h.Released) or not isinstance(ask, h.Release) or not answer.already:
+        return False
+    is_held = grant.is_renewable or ask.of == "reservation"
+    return is_held and (operation.returned_at or 0) < _others(grant, operation)
 
 
 def _others(grant: Grant, operation: h.Operation) -> int:

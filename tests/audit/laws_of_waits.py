@@ -61,9 +61,6 @@ def _is_passed(waiter: Waiter, grant: Grant) -> bool:
 def _queues(grants: Grants) -> dict[Key, list[Waiter]]:
     """Return those who surely waited, by what they waited for."""
     found: dict[Key, list[Waiter]] = defaultdict(list)
-    by_request: dict[tuple[str, str, int], Grant] = {}
-    for grant in grants.by_id.values():
-        by_request[grant.worker, grant.request_id, grant.told] = grant
     for operation in grants.history.operations:
         ask = operation.ask
         if not isinstance(ask, h.Acquire) or not operation.places or operation.returned_at is None:
@@ -71,7 +68,7 @@ def _queues(grants: Grants) -> dict[Key, list[Waiter]]:
         queue = _queue(grants, ask)
         if queue is None:
             continue
-        waiter = _waiter(grants, operation, ask, by_request)
+        waiter = _waiter(grants, operation, ask)
         if waiter is not None:
             found[queue].append(waiter)
     return found
@@ -81,7 +78,6 @@ def _waiter(
     grants: Grants,
     operation: h.Operation,
     ask: h.Acquire,
-    by_request: dict[tuple[str, str, int], Grant],
 ) -> Waiter | None:
     since, returned = operation.places[0].at, operation.returned_at
     assert returned is not None
@@ -132,9 +128,7 @@ def _is_plain_limit(limit: h.Limit | None) -> bool:
     )
 
 
-def _units_queue(
-    grants: Grants, ask: h.Acquire, claim: h.UnitsClaim, worlds: list[h.World]
-) -> Key | None:
+def _units_queue(grants: Grants, ask: h.Acquire, claim: h.UnitsClaim, worlds: list[h.World]) -> Key | None:
     pools = {_pool_of(world, claim) for world in worlds}
     if len(pools) != 1 or grants.may_escalate(claim):
         return None
@@ -176,12 +170,12 @@ def _is_fair(grants: Grants, queue: Key) -> bool:
 
 
 def _enqueued_least(grants: Grants, grant: Grant) -> int | None:
-    """Return before when it can't have begun to wait; None: it may have in another run, whose time is not ours."""
+    """Return before when it can't have begun to wait; None: that may have been in another run's time."""
     return grant.asked if len(grants.timeline.during(grant.asked, grant.told)) == 1 else None
 
 
 def _rank(grants: Grants, ask: h.Acquire, least: int, most: int) -> Rank:
-    """Return the key by 4.2, by the one order of aging that was in force; the widest if there were several."""
+    """Return the key by 4.2; where several head starts were in force, the widest."""
     starts = [_head_start(world.aging, ask) for world in grants.timeline.worlds()]
     # A rounded head start may be off by a little.
     return Rank(least - max(starts) - 1000, most - min(starts) + 1000)
@@ -192,7 +186,7 @@ def _head_start(aging: h.Aging, ask: h.Acquire) -> int:
     return boosts.get(ask.priority, 0) + int(ask.quality * aging.quality_ns)
 
 
-# -- nobody is forgotten --------------------------------------------------------------------------------------
+# -- nobody is forgotten -------------------------------------------------------------------------------------
 
 
 def nobody_is_forgotten(grants: Grants) -> Iterator[Violation]:
@@ -226,7 +220,9 @@ def _free_most(grants: Grants, grant: Grant) -> int:
     rest = 0
     if isinstance(grant.held, h.Lock):
         kind = grant.held.kind
-        rest = max((w.kinds[kind].lock_delay_ns for w in grants.timeline.worlds() if kind in w.kinds), default=0)
+        rest = max(
+            (w.kinds[kind].lock_delay_ns for w in grants.timeline.worlds() if kind in w.kinds), default=0
+        )
     return NEVER if grant.ends_most >= NEVER else grants.timeline.passed(grant.ends_most, rest)
 
 
@@ -242,7 +238,7 @@ def _unsure(grants: Grants) -> dict[Key, list[int]]:
     return found
 
 
-# -- all ends -------------------------------------------------------------------------------------------------
+# -- all ends ------------------------------------------------------------------------------------------------
 
 
 def everything_ends(grants: Grants) -> Iterator[Violation]:

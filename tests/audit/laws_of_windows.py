@@ -14,7 +14,7 @@ from audit.grants import Grant, Grants, is_sure, may_have_worked
 from audit.timeline import NEVER, Run
 from audit.violation import Violation
 
-# -- what upstream counts -------------------------------------------------------------------------------------
+# -- what upstream counts ------------------------------------------------------------------------------------
 
 
 def windows_hold(grants: Grants) -> Iterator[Violation]:
@@ -38,9 +38,7 @@ def _is_in_time(grants: Grants, arrived: h.Arrived) -> bool:
     return arrived.at <= grant.low + grant.held.daemon_until - grant.held.daemon_granted_at
 
 
-def _window(
-    grants: Grants, of: str, name: str, length: int, calls: list[h.Arrived]
-) -> Iterator[Violation]:
+def _window(grants: Grants, of: str, name: str, length: int, calls: list[h.Arrived]) -> Iterator[Violation]:
     times = [call.at for call in calls]
     totals = [0, *accumulate(call.calls for call in calls)]
     for index, call in enumerate(calls):
@@ -69,14 +67,14 @@ def _run(runs: list[Run], at: int) -> Run | None:
     return next((run for run in reversed(runs) if run.start <= at), None)
 
 
-# -- what it might count --------------------------------------------------------------------------------------
+# -- what it might count -------------------------------------------------------------------------------------
 
 
 def permits_fit(grants: Grants) -> Iterator[Violation]:
     """5.2, 5.3, 5.4: each permit leaves room for all before it that may still be used within its windows.
 
-    Told by the daemon's own clock, by which it has to reckon: a permit counts at its report or, while there is
-    none, at its latest possible use. So this is sharper than whatever calls happen to come.
+    Told by the daemon's own clock, by which it has to reckon: a permit counts at its report or, while there
+    is none, at its latest possible use. So this is sharper than whatever calls happen to come.
     """
     by_name: dict[tuple[str, str], list[Grant]] = defaultdict(list)
     for grant in [*grants.of(h.Permit), *grants.of(h.Reservation)]:
@@ -85,16 +83,16 @@ def permits_fit(grants: Grants) -> Iterator[Violation]:
         elif isinstance(grant.held, h.Reservation) and not grant.is_renewable:
             by_name["pool", grant.held.pool].append(grant)
     for (of, name), granted in by_name.items():
-        uses = [_last_use(grants, each) for each in granted]
+        uses = [(each, _last_use(grants, each)) for each in granted]
         for length in _lengths(grants, of, name):
-            yield from _fit(grants, of, name, length, granted, uses)
+            yield from _fit(grants, of, name, length, uses)
 
 
 def _fit(
-    grants: Grants, of: str, name: str, length: int, granted: list[Grant], uses: list[int]
+    grants: Grants, of: str, name: str, length: int, uses: list[tuple[Grant, int]]
 ) -> Iterator[Violation]:
     counted: list[tuple[int, Grant]] = []
-    for grant, use in zip(granted, uses, strict=True):
+    for grant, use in uses:
         now = grant.held.daemon_granted_at
         counted = [each for each in counted if each[0] > now - length]
         used = sum(_count(each) for _, each in counted) + _count(grant)
@@ -118,7 +116,11 @@ def _last_use(grants: Grants, grant: Grant) -> int:
         return 0 if grant.ended_by else grant.held.daemon_until
     least, settled = grant.held.daemon_until, False
     for operation, usage in grants.reports.get(grant.id, ()):
-        if settled or not may_have_worked(operation) or usage.result not in {"SUCCESS", "FAILURE", "NOT_SENT"}:
+        if (
+            settled
+            or not may_have_worked(operation)
+            or usage.result not in {"SUCCESS", "FAILURE", "NOT_SENT"}
+        ):
             continue
         if usage.result == "NOT_SENT":
             return 0
@@ -135,11 +137,11 @@ def _daemon_least(grants: Grants, at: int, grant: Grant) -> int:
     return min(max(at, run.start) + (run.offset or (0, 0))[0] for run in later)
 
 
-# -- limits ---------------------------------------------------------------------------------------------------
+# -- limits --------------------------------------------------------------------------------------------------
 
 
 def _lengths(grants: Grants, of: str, name: str) -> set[int]:
-    """Return the windows that were always there; what a new one begins with is another rule's matter (14.4)."""
+    """Return the windows that were always there; what a new one begins with is another matter (14.4)."""
     found = [set(_windows(world, of, name)) for world in grants.timeline.worlds()]
     return set.intersection(*found) if found else set()
 

@@ -96,7 +96,9 @@ class Timeline:
             if after is None:
                 return NEVER
             begin = after.start if is_least else after.open_by
-            left = self._left(run, at + (left if is_least else max(left, grace)), after, begin, is_least=is_least)
+            left = self._left(
+                run, at + (left if is_least else max(left, grace)), after, begin, is_least=is_least
+            )
             grace = after.world.recovery.grace_ns if is_lease else 0
             at = begin
         return NEVER
