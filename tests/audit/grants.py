@@ -110,7 +110,6 @@ class Grants:
         self.history = history
         self.timeline = timeline
         self.by_id: dict[int, Grant] = {}
-        self._escalating: set[Key] | None = None
         self.changes = [o for o in history.operations if isinstance(o.ask, h.SetPool | h.SetLimit)]
         # Every report on a permit, in the order in which they were sent.
         self.reports: dict[int, list[tuple[h.Operation, h.Usage]]] = defaultdict(list)
@@ -292,21 +291,16 @@ class Grants:
             if isinstance(each.ask, h.Acquire) and each.ask.wait_ns is not None:
                 for claim in each.ask.claims:
                     key = self.claim_key(claim)
-                    if key is not None and self._escalates(each.ask, claim):
+                    if key is not None and self.escalates(each.ask, claim):
                         yield key, each
 
-    def _escalates(self, ask: h.Acquire, claim: h.Claim) -> bool:
+    def escalates(self, ask: h.Acquire, claim: h.Claim) -> bool:
+        """Return whether somebody may be asked to decide a conflict of this claim (12.1)."""
         rules = [_rule(world, claim) for world in self.timeline.worlds()]
         return any(
             rule and (rule.escalate_after_ns or (ask.on_conflict or rule.on_conflict.upper()) == "ESCALATE")
             for rule in rules
         )
-
-    def may_escalate(self, claim: h.Claim) -> bool:
-        """Return whether anybody who waits for the same may have been put before others."""
-        if self._escalating is None:
-            self._escalating = {key for key, _ in self._conflicts()}
-        return self.claim_key(claim) in self._escalating
 
     def claim_key(self, claim: h.Claim) -> Key | None:
         """Return what a claim excludes others from; None: nothing."""

@@ -35,8 +35,9 @@ class Waiter:
 
 def first_come_first_served(grants: Grants) -> Iterator[Violation]:
     """4.2, 4.3: nobody is granted what one that surely goes first still waits for, and could use."""
+    takers = _takers(grants)
     for queue, waiters in _queues(grants).items():
-        for grant in _takers(grants, queue):
+        for grant in takers.get(queue, ()):
             since = _enqueued_least(grants, grant)
             if since is None:
                 continue
@@ -59,19 +60,18 @@ def _is_passed(waiter: Waiter, grant: Grant) -> bool:
 
 
 def _queues(grants: Grants) -> dict[Key, list[Waiter]]:
-    """Return those who surely waited, by what they waited for."""
+    """Return those who surely waited, by what they waited for, where nobody may have been put first."""
     found: dict[Key, list[Waiter]] = defaultdict(list)
+    escalated: set[Key] = set()
     for operation in grants.history.operations:
         ask = operation.ask
-        if not isinstance(ask, h.Acquire) or not operation.places or operation.returned_at is None:
+        if not isinstance(ask, h.Acquire) or (queue := _queue(grants, ask)) is None:
             continue
-        queue = _queue(grants, ask)
-        if queue is None:
-            continue
-        waiter = _waiter(grants, operation, ask)
-        if waiter is not None:
+        if grants.escalates(ask, ask.claims[0]):
+            escalated.add(queue)
+        if operation.places and (waiter := _waiter(grants, operation, ask)):
             found[queue].append(waiter)
-    return found
+    return {queue: waiters for queue, waiters in found.items() if queue not in escalated}
 
 
 def _waiter(
@@ -80,7 +80,8 @@ def _waiter(
     ask: h.Acquire,
 ) -> Waiter | None:
     since, returned = operation.places[0].at, operation.returned_at
-    assert returned is not None
+    if returned is None:
+        return None
     runs = grants.timeline.during(operation.called_at, returned)
     if len(runs) != 1:
         return None
@@ -104,7 +105,7 @@ def _queue(grants: Grants, ask: h.Acquire) -> Key | None:
         return None
     claim, worlds = ask.claims[0], grants.timeline.worlds()
     if isinstance(claim, h.LockClaim):
-        if len({world.locks.exclusive for world in worlds}) > 1 or grants.may_escalate(claim):
+        if len({world.locks.exclusive for world in worlds}) > 1:
             return None
         return grants.lock_key(claim.item, claim.kind)
     if isinstance(claim, h.PermitClaim):
@@ -130,7 +131,7 @@ def _is_plain_limit(limit: h.Limit | None) -> bool:
 
 def _units_queue(grants: Grants, ask: h.Acquire, claim: h.UnitsClaim, worlds: list[h.World]) -> Key | None:
     pools = {_pool_of(world, claim) for world in worlds}
-    if len(pools) != 1 or grants.may_escalate(claim):
+    if len(pools) != 1:
         return None
     pool = pools.pop()
     if not pool:
@@ -153,13 +154,14 @@ def _pool_of(world: h.World, claim: h.UnitsClaim) -> str:
     return rule.pools.get(claim.resource, "") if rule.pools else rule.pool
 
 
-def _takers(grants: Grants, queue: Key) -> list[Grant]:
-    """Return whatever was granted there, in order."""
-    return [
-        grant
-        for grant in sorted(grants.by_id.values(), key=lambda each: each.id)
-        if _queue(grants, grant.ask) == queue and not _is_fair(grants, queue)
-    ]
+def _takers(grants: Grants) -> dict[Key, list[Grant]]:
+    """Return whatever was granted, by where it would have waited, in order."""
+    found: dict[Key, list[Grant]] = defaultdict(list)
+    for grant in sorted(grants.by_id.values(), key=lambda each: each.id):
+        queue = _queue(grants, grant.ask)
+        if queue is not None and not _is_fair(grants, queue):
+            found[queue].append(grant)
+    return found
 
 
 def _is_fair(grants: Grants, queue: Key) -> bool:
