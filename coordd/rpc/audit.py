@@ -19,6 +19,8 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from coordd.access import Denial
+from coordd.core.limits import NAME_BYTES_MAX
+from coordd.rpc.namespaces import named
 
 # Of a request; those that are right are far shorter.
 _REQUEST_CHARS_MAX: Final = 4_096
@@ -82,7 +84,15 @@ class AuditTrail:
         self._write(method, context, who, denial.reason, **more)
 
     def _write(self, method: str, context: Any, who: str, result: str, **more: object) -> None:
-        line = {"who": who, "from": unquote(context.peer()), "method": method, "result": result, **more}
+        line = {
+            "who": who,
+            "from": unquote(context.peer()),
+            # As named: of one that is refused, there may be none of that name, nor any so long.
+            "namespace": named(context)[:NAME_BYTES_MAX],
+            "method": method,
+            "result": result,
+            **more,
+        }
         _logger.info("audit", **line)
         if self._path is None:
             return

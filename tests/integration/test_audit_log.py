@@ -62,7 +62,8 @@ async def test_an_operators_action_is_written_with_who_where_what_how_and_when(
     await chief.admin.ForceRelease(force)
     await refusal(chief.admin.ForceRelease(force))
     taken, again = lines(path)
-    assert taken.keys() == {"at", "who", "from", "method", "result", "request"}
+    assert taken.keys() == {"at", "who", "from", "namespace", "method", "result", "request"}
+    assert taken["namespace"] == "default"
     assert (taken["who"], taken["result"]) == ("chief", "OK")
     assert taken["from"].startswith("ipv4:127.0.0.1:")
     assert taken["method"] == "/coordd.v1.AdminService/ForceRelease"

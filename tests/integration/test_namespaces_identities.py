@@ -1,5 +1,6 @@
 """Who may call in which namespace."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,25 @@ async def test_whether_there_is_another_namespace_is_not_told(channel: Any) -> N
 async def test_who_names_none_calls_in_the_default(channel: Any) -> None:
     assert (await refusal(Api(named(channel, *by("rivals"))).lock()))[1] == "NAMESPACE_REQUIRED"
     await Api(named(channel, *by("bots"))).lock()
+
+
+async def test_the_audit_log_says_in_which_namespace(tmp_path: Path) -> None:
+    more = f'{BOUND}[audit]\npath = "{tmp_path / "audit.jsonl"}"\n'
+    daemon = Daemon(load(fleets(tmp_path, more=more), {}))
+    await daemon.start()
+    async with grpc.aio.insecure_channel(daemon.address) as channel:
+        for name, namespace in (("chief", "blue"), ("eye", "x" * 99)):
+            drain = in_namespace(channel, namespace, *by(name)).admin.Drain(admin_pb2.DrainRequest())
+            if name == "chief":
+                await drain
+            else:
+                assert (await refusal(drain))[1] == "NAMESPACE_REQUIRED"
+    await daemon.stop(0)
+    written = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert [(line["who"], line["namespace"], line["result"]) for line in written] == [
+        ("chief", "blue", "OK"),
+        ("eye", "x" * 64, "NAMESPACE_REQUIRED"),
+    ]
 
 
 def test_an_identity_is_bound_to_namespaces_that_there_are(tmp_path: Path) -> None:
