@@ -134,6 +134,17 @@ class MetricsSettings(Section):
         return self
 
 
+class TraceSettings(Section):
+    """Traces by OpenTelemetry."""
+
+    otlp: bool = Field(
+        default=False,
+        description="Whether calls, decisions and commits are traced. Needs the extra `coordd[otel]`; where "
+        "the spans go, and how many, the standard variables say: `OTEL_EXPORTER_OTLP_ENDPOINT`, "
+        "`OTEL_TRACES_SAMPLER` and their kin.",
+    )
+
+
 class LockSettings(Section):
     """What a lock excludes others from."""
 

@@ -36,6 +36,7 @@ from coordd.config.sections import (
     SessionSettings,
     SharingSettings,
     StoreSettings,
+    TraceSettings,
     WaitSettings,
     WorkerSettings,
 )
@@ -130,6 +131,7 @@ class Settings(Section):
     store: StoreSettings = StoreSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
+    traces: TraceSettings = TraceSettings()
     locks: Annotated[LockSettings, AfterValidator(_check_locks)] = Field(
         LockSettings(), validate_default=True
     )

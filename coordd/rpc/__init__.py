@@ -6,7 +6,7 @@ from coordd.rpc.admin import AdminServicer
 from coordd.rpc.audit import AuditTrail
 from coordd.rpc.backend import Backend
 from coordd.rpc.bundle import BundleServicer
-from coordd.rpc.call import CallObserver, add_call_id
+from coordd.rpc.call import Call, CallObserver, add_call_id
 from coordd.rpc.calls import Calls
 from coordd.rpc.engagement import EngagementServicer
 from coordd.rpc.guard import Guard
@@ -37,6 +37,7 @@ __all__ = [
     "SERVICES",
     "AuditTrail",
     "Backend",
+    "Call",
     "CallObserver",
     "CallQuota",
     "Calls",

@@ -10,7 +10,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final, Protocol
@@ -30,12 +30,12 @@ _logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 class CallObserver(Protocol):
     """Sees every call begin and end. It neither raises nor takes its time."""
 
-    def begun(self, method: str) -> None:
-        """See a call begin; `method`: as `/coordd.v1.EngagementService/RequestLock`."""
+    def begun(self, call: "Call") -> None:
+        """See a call begin, in the task that it is."""
         ...
 
-    def ended(self, method: str, *, code: str, reason: str, took_ns: int) -> None:
-        """See it end; `reason`: of its failure, empty if there is none."""
+    def ended(self, call: "Call", took_ns: int) -> None:
+        """See it end, in the same task."""
         ...
 
 
@@ -43,6 +43,11 @@ class Call:
     """A call of `method` while it is entered; the log's lines within it carry its id.
 
     Args: slow_ns: to have taken longer is worth a warning; 0: never.
+
+    Attributes:
+        method: as `/coordd.v1.EngagementService/RequestLock`.
+        code: how it ends, as gRPC calls it.
+        reason: of its failure, as in its ErrorInfo; empty if there is none.
     """
 
     __slots__ = ("_context", "_id", "_observer", "_slow_ns", "_started_ns", "code", "method", "reason")
@@ -61,13 +66,21 @@ class Call:
     def id(self) -> str:
         """What names the call: as its caller said, or made."""
         if not self._id:
-            self._id = _given(self._context) or secrets.token_hex(8)
+            self._id = self._given_id() or secrets.token_hex(8)
         return self._id
+
+    def metadata(self) -> Iterable[tuple[str, str | bytes]]:
+        """Return what its caller has sent besides the request."""
+        return self._context.invocation_metadata() or ()
+
+    def _given_id(self) -> str:
+        given = dict(self.metadata()).get(ID_HEADER, "")
+        return given if isinstance(given, str) and _SANE.fullmatch(given) else ""
 
     def __enter__(self) -> "Call":
         _current.set(self)
         if self._observer is not None:
-            self._observer.begun(self.method)
+            self._observer.begun(self)
         self._started_ns = time.monotonic_ns()
         return self
 
@@ -82,7 +95,7 @@ class Call:
         if 0 < self._slow_ns < took_ns:
             _logger.warning("slow call", method=self.method, ms=took_ns // MILLISECOND, code=self.code)
         if self._observer is not None:
-            self._observer.ended(self.method, code=self.code, reason=self.reason, took_ns=took_ns)
+            self._observer.ended(self, took_ns)
         _current.set(None)
 
 
@@ -96,10 +109,3 @@ def add_call_id(_: object, __: str, event: MutableMapping[str, Any]) -> MutableM
     if call is not None:
         event["call_id"] = call.id
     return event
-
-
-def _given(context: Any) -> str:
-    for key, value in context.invocation_metadata() or ():
-        if key == ID_HEADER:
-            return value if isinstance(value, str) and _SANE.fullmatch(value) else ""
-    return ""

@@ -10,7 +10,7 @@ import gc
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from importlib.metadata import version
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -27,6 +27,9 @@ from coordd.server.tls import Misconfigured
 from coordd.server.worlds import Worlds
 from coordd.store.protocol import CommitFailed
 from coordd.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 # For calls that have just begun or are just sending their last.
 _LAST_GRACE_S: Final = 0.1
@@ -68,14 +71,21 @@ class Daemon:
     Args:
         options: gRPC channel arguments instead of, or besides, OPTIONS.
         clock: of the namespace `default`, instead of the machine's own, as for tests.
+        traces: instead of those that `[traces]` switches on, as for tests.
+    Raises: Uninstalled.
     """
 
     def __init__(
-        self, settings: Settings, *, options: Mapping[str, int] | None = None, clock: Clock | None = None
+        self,
+        settings: Settings,
+        *,
+        options: Mapping[str, int] | None = None,
+        clock: Clock | None = None,
+        traces: "TracerProvider | None" = None,
     ) -> None:
         self._settings = settings
         self._is_serving = False
-        self.telemetry = Telemetry(settings, version("coordd"), lambda: self._is_serving)
+        self.telemetry = Telemetry(settings, version("coordd"), lambda: self._is_serving, traces)
         self._options = {**OPTIONS, **(options or {})}
         self.worlds = Worlds(settings, self.telemetry, clock=clock)
         self._trail = rpc.AuditTrail(settings.audit.path)

@@ -24,6 +24,7 @@ from coordd.server.log import configure_log
 from coordd.server.tasks import first
 from coordd.server.tls import Misconfigured
 from coordd.store.protocol import CommitFailed, StoreError, Unusable
+from coordd.telemetry import Uninstalled
 
 EXIT_STOPPED: Final = 0
 EXIT_MISCONFIGURED: Final = 2
@@ -58,7 +59,11 @@ async def serve(settings: Settings) -> int:
     failed. 5: the address can't be listened on.
     """
     configure_log(settings.log)
-    daemon = Daemon(settings)
+    try:
+        daemon = Daemon(settings)
+    except Uninstalled as missing:
+        _logger.error(str(missing))
+        return EXIT_MISCONFIGURED
     with _signals() as (stop, hurry):
         try:
             await daemon.start()

@@ -1,6 +1,6 @@
 """Calls, counted. Must not know: what they are about."""
 
-from coordd.rpc import METHODS
+from coordd.rpc import METHODS, Call
 from coordd.telemetry import catalogue
 from coordd.telemetry.instruments import Copy, Counter, Histogram, Level
 
@@ -15,19 +15,19 @@ class CallMetrics:
         self._failures = Counter(catalogue.FAILURES)
         self._times = Histogram(catalogue.CALL_TIME)
 
-    def begun(self, method: str) -> None:
+    def begun(self, call: Call) -> None:
         """See CallObserver."""
-        self._under_way.add(1, *self._labels[method])
+        self._under_way.add(1, *self._labels[call.method])
 
-    def ended(self, method: str, *, code: str, reason: str, took_ns: int) -> None:
+    def ended(self, call: Call, took_ns: int) -> None:
         """See CallObserver."""
-        labels = self._labels[method]
+        labels = self._labels[call.method]
         self._under_way.add(-1, *labels)
-        self._calls.add(*labels, code)
-        if reason:
-            self._failures.add(code, reason)
+        self._calls.add(*labels, call.code)
+        if call.reason:
+            self._failures.add(call.code, call.reason)
         # A stream lasts as long as what it waits for, which is measured where it is decided.
-        if METHODS[method]:
+        if METHODS[call.method]:
             self._times.observe(took_ns, *labels)
 
     def copies(self) -> list[Copy]:

@@ -3,27 +3,26 @@
 import structlog
 
 from coordd.core.limits import MILLISECOND
-from coordd.engine import Commit, CommitObserver
+from coordd.engine import Commit
 
 _logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
 class CommitTimes:
-    """See `coordd.engine.CommitObserver`.
+    """See `coordd.engine.CommitObserver`. Args: slow_ns: to take longer is warned of; 0: never."""
 
-    Args: slow_ns: to take longer is warned of; 0: never. then: sees each commit, too.
-    """
-
-    def __init__(self, slow_ns: int, then: CommitObserver | None) -> None:
+    def __init__(self, slow_ns: int, namespace: str) -> None:
         self._slow_ns = slow_ns
-        self._then = then
+        self._namespace = namespace
 
     def committed(self, commit: Commit) -> None:
         """See CommitObserver."""
         took_ns = commit.ended_at - commit.began_at
         if 0 < self._slow_ns < took_ns:
             _logger.warning(
-                "slow commit", ms=took_ns // MILLISECOND, commands=commit.commands, records=commit.records
+                "slow commit",
+                namespace=self._namespace,
+                ms=took_ns // MILLISECOND,
+                commands=commit.commands,
+                records=commit.records,
             )
-        if self._then is not None:
-            self._then.committed(commit)

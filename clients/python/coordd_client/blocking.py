@@ -9,12 +9,13 @@ import functools
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 import grpc
 
 from coordd_client import arguments, bundles, escalations, locks, reservations
 from coordd_client import permits as permit_calls
+from coordd_client.attempts import Attempts, attempts, cancelled
 from coordd_client.binding import named_after
 from coordd_client.caller import WAIT_S_MIN, OnQueued, Stamped, is_answer, still_held, warn_of
 from coordd_client.claims import Claim
@@ -30,7 +31,7 @@ from coordd_client.holdings import (
 )
 from coordd_client.messages import Call, Method, Page, Terms, Wait, codecs, stream_ended
 from coordd_client.retries import Backoff, Config
-from coordd_client.target import Metadata, Target, Tls
+from coordd_client.target import Target, Tls
 from coordd_client.transport import CHANNEL_OPTIONS
 from coordd_client.values import (
     Bundle,
@@ -44,6 +45,9 @@ from coordd_client.values import (
     WorkerShare,
 )
 
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+
 __all__ = ["Client", "HeldBundle", "HeldLock", "HeldPermit", "HeldReservation"]
 
 P = ParamSpec("P")
@@ -53,11 +57,11 @@ T = TypeVar("T")
 class _Caller:
     """As coordd_client.caller, but blocking."""
 
-    def __init__(self, worker: str, channel: grpc.Channel, config: Config, metadata: Metadata) -> None:
+    def __init__(self, worker: str, channel: grpc.Channel, config: Config, attempt: Attempts) -> None:
         self.worker = worker
         self.config = config
         self._channel = channel
-        self._metadata = metadata
+        self._attempt = attempt
         self.open_blocks: set[object] = set()
 
     def close(self) -> None:
@@ -97,18 +101,20 @@ class _Caller:
 
     def listen(self, method: Method[Any, Any], timeout_s: float) -> Iterator[Any]:
         stream = self._channel.unary_stream(method.path, **codecs(method))
-        messages = stream(method.request(), timeout=timeout_s, metadata=self._metadata)
         try:
-            yield from messages
+            with (
+                self._attempt(method.path) as metadata,
+                cancelled(stream(method.request(), timeout=timeout_s, metadata=metadata)) as messages,
+            ):
+                yield from messages
         except grpc.RpcError as error:
             raise_for(error)
-        finally:
-            messages.cancel()
 
     def _try(self, method: Method[Any, Any], request: Any, timeout_s: float) -> Any:
         try:
             rpc = self._channel.unary_unary(method.path, **codecs(method))
-            return rpc(request, timeout=timeout_s, metadata=self._metadata)
+            with self._attempt(method.path) as metadata:
+                return rpc(request, timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as error:
             raise_for(error)
 
@@ -117,19 +123,20 @@ class _Caller:
     ) -> Stamped[T]:
         timeout_s = left_s + self.config.wait_grace_s
         stream = self._channel.unary_stream(wait.method.path, **codecs(wait.method))
-        messages = stream(wait.within(left_s), timeout=timeout_s, metadata=self._metadata)
         try:
-            for message in messages:
-                backoff.reset()
-                event = wait.event(message)
-                if not isinstance(event, Queued):
-                    return Stamped(event, time.monotonic())
-                if on_queued is not None:
-                    on_queued(event)
+            with (
+                self._attempt(wait.method.path) as metadata,
+                cancelled(stream(wait.within(left_s), timeout=timeout_s, metadata=metadata)) as messages,
+            ):
+                for message in messages:
+                    backoff.reset()
+                    event = wait.event(message)
+                    if not isinstance(event, Queued):
+                        return Stamped(event, time.monotonic())
+                    if on_queued is not None:
+                        on_queued(event)
         except grpc.RpcError as error:
             raise_for(error)
-        finally:
-            messages.cancel()
         raise stream_ended()
 
     def _forgo(self, terms: Terms[T], wait: Wait[T] | None) -> None:
@@ -248,11 +255,12 @@ class Client:
         tls: Tls | None = None,
         config: Config | None = None,
         channel: grpc.Channel | None = None,
+        traces: "TracerProvider | None" = None,
     ) -> None:
         worker = arguments.text("worker", worker)
         target = Target(address, tls=tls, token=token, namespace=namespace)
         own = channel or target.open(grpc.insecure_channel, grpc.secure_channel, CHANNEL_OPTIONS)
-        self._caller = _Caller(worker, own, config or Config(), target.metadata())
+        self._caller = _Caller(worker, own, config or Config(), attempts(target.metadata(), traces))
 
     @property
     def worker(self) -> str:

@@ -8,7 +8,7 @@ import contextlib
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from coordd_client import arguments, bundles, escalations, locks, reservations, sessions
 from coordd_client import permits as permit_calls
@@ -24,6 +24,9 @@ from coordd_client.retries import Backoff, Config
 from coordd_client.target import Target, Tls
 from coordd_client.transport import Clock, GrpcTransport, MonotonicClock, Transport
 from coordd_client.values import Escalation, Lock, OnConflict, Priority, Reservation, WorkerShare
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -64,6 +67,7 @@ class Client:
         config: timeouts and pauses.
         transport: instead of gRPC to `address`, as for tests.
         clock: instead of this machine's, as for tests.
+        traces: OpenTelemetry's, for a span of each call that the daemon's own continue; None: none.
     """
 
     def __init__(
@@ -77,10 +81,12 @@ class Client:
         config: Config | None = None,
         transport: Transport | None = None,
         clock: Clock | None = None,
+        traces: "TracerProvider | None" = None,
     ) -> None:
         self._caller = Caller(
             arguments.text("worker", worker),
-            transport or GrpcTransport(Target(address, tls=tls, token=token, namespace=namespace)),
+            transport
+            or GrpcTransport(Target(address, tls=tls, token=token, namespace=namespace), traces=traces),
             clock or MonotonicClock(),
             config or Config(),
         )

@@ -6,13 +6,17 @@ A transport raises CoorddError only. `coordd_client.testing` has one that needs 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import grpc
 
+from coordd_client.attempts import attempts, cancelled
 from coordd_client.errors import raise_for
 from coordd_client.messages import Method, ReplyT, RequestT, codecs
 from coordd_client.target import Target
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 # The daemon permits a ping every 10 s and answers faster ones with GOAWAY; its own options match these. A
 # dead connection, which would leave a wait hanging, is found within 20 s. Without a call there is nothing
@@ -81,9 +85,9 @@ class MonotonicClock:
 class GrpcTransport:
     """Calls over one channel, made at the first call: a client may be built where no event loop runs."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, *, traces: "TracerProvider | None" = None) -> None:
         self._target = target
-        self._metadata = target.metadata()
+        self._attempt = attempts(target.metadata(), traces)
         self._channel: grpc.aio.Channel | None = None
         self._is_closed = False
 
@@ -91,7 +95,8 @@ class GrpcTransport:
         """See Transport."""
         rpc = self._open().unary_unary(method.path, **codecs(method))
         try:
-            reply: ReplyT = await rpc(request, timeout=timeout_s, metadata=self._metadata)
+            with self._attempt(method.path) as metadata:
+                reply: ReplyT = await rpc(request, timeout=timeout_s, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise_for(error)
         return reply
@@ -101,28 +106,30 @@ class GrpcTransport:
     ) -> AsyncGenerator[ReplyT, None]:
         """See Transport."""
         rpc = self._open().unary_stream(method.path, **codecs(method))
-        call = rpc(request, timeout=timeout_s, metadata=self._metadata)
         try:
-            async for message in call:
-                yield message
+            with (
+                self._attempt(method.path) as metadata,
+                cancelled(rpc(request, timeout=timeout_s, metadata=metadata)) as call,
+            ):
+                async for message in call:
+                    yield message
         except grpc.aio.AioRpcError as error:
             raise_for(error)
-        finally:
-            call.cancel()
 
     async def converse(
         self, method: Method[RequestT, ReplyT], requests: AsyncIterator[RequestT]
     ) -> AsyncGenerator[ReplyT, None]:
         """See Transport."""
         rpc = self._open().stream_stream(method.path, **codecs(method))
-        call = rpc(requests, metadata=self._metadata)
         try:
-            async for message in call:
-                yield message
+            with (
+                self._attempt(method.path) as metadata,
+                cancelled(rpc(requests, metadata=metadata)) as call,
+            ):
+                async for message in call:
+                    yield message
         except grpc.aio.AioRpcError as error:
             raise_for(error)
-        finally:
-            call.cancel()
 
     async def close(self) -> None:
         """See Transport."""

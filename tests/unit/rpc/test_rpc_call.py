@@ -30,12 +30,12 @@ class Seen:
     def __init__(self) -> None:
         self.calls: list[tuple[str, ...]] = []
 
-    def begun(self, method: str) -> None:
-        self.calls.append(("begun", method))
+    def begun(self, call: Call) -> None:
+        self.calls.append(("begun", call.method))
 
-    def ended(self, method: str, *, code: str, reason: str, took_ns: int) -> None:
+    def ended(self, call: Call, took_ns: int) -> None:
         assert took_ns > 0
-        self.calls.append(("ended", method, code, reason))
+        self.calls.append(("ended", call.method, call.code, call.reason))
 
 
 def test_a_call_that_takes_long_is_warned_of() -> None:
