@@ -94,6 +94,14 @@ QUEUES_PER_STEP_MAX: Final = 256
 COMMANDS_PER_BATCH_MAX: Final = 256
 RECORDS_PER_BATCH_MAX: Final = 4_000
 
+# Admission. With fewer calls in progress than this there is not enough to fill a batch while one commits; and
+# so many are forty batches: whoever is last waits for a second. A delay that stands above 20 ms is felt by
+# whoever renews; it is looked at 20 times a second.
+CALLS_IN_PROGRESS_MIN: Final = 16
+CALLS_IN_PROGRESS_MAX: Final = 10_000
+DELAY_TARGET_NS: Final = 20 * MILLISECOND
+DELAY_INTERVAL_NS: Final = 50 * MILLISECOND
+
 # A released grant's request id is remembered for the configured time, but never for more than this many, so
 # that a burst of short leases can't fill memory; the oldest is forgotten first.
 ENDED_REQUESTS_MAX: Final = 1_000_000

@@ -3,6 +3,8 @@
 from typing import Final
 
 from coordd.rpc.admin import AdminServicer
+from coordd.rpc.admission import Admission
+from coordd.rpc.admission_door import Door, new_server
 from coordd.rpc.audit import AuditTrail
 from coordd.rpc.backend import Backend
 from coordd.rpc.bundle import BundleServicer
@@ -35,18 +37,21 @@ __all__ = [
     "METHODS",
     "SERVICERS",
     "SERVICES",
+    "Admission",
     "AuditTrail",
     "Backend",
     "Call",
     "CallObserver",
     "CallQuota",
     "Calls",
+    "Door",
     "Guard",
     "Health",
     "Namespaces",
     "Routed",
     "add_call_id",
     "health_name",
+    "new_server",
 ]
 
 # Every service: what serves it, and the generated function that says which of its methods are what.

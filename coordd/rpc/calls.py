@@ -23,6 +23,10 @@ from coordd.access import Denial, Role, least_role
 from coordd.core.errors import CommandError
 from coordd.engine import EngineError
 from coordd.rpc import errors
+from coordd.rpc.admission import Admission
+from coordd.rpc.admission_handlers import admitted_stream, admitted_unary
+from coordd.rpc.admission_methods import SHEDDABLE
+from coordd.rpc.admission_refusals import Overloaded
 from coordd.rpc.audit import AuditTrail
 from coordd.rpc.call import Call, CallObserver
 from coordd.rpc.guard import Guard
@@ -54,7 +58,8 @@ class Calls:
     """The calls under way, and the wrapping that keeps count of them.
 
     Args: guard: who may call what; None: anybody anything.  trail: where operators' actions are written.
-    observer: sees each call.  slow_ns: a unary call that takes longer is warned of; 0: none is.
+    admission: which are refused when there is too much to do; None: none is.  observer: sees each call.
+    slow_ns: a unary call that takes longer is warned of; 0: none is.
     """
 
     def __init__(
@@ -62,9 +67,13 @@ class Calls:
         guard: Guard | None = None,
         trail: AuditTrail | None = None,
         *,
+        admission: Admission | None = None,
         observer: CallObserver | None = None,
         slow_ns: int = 0,
     ) -> None:
+        # By full name of their method, as wrapped.
+        self.served: dict[str, Handler] = {}
+        self._admission = admission
         self._observer = observer
         self._slow_ns = slow_ns
         self._guard = guard
@@ -93,9 +102,9 @@ class Calls:
         registry = _Registry()
         register(servicer, registry)
         [(service, handlers)] = registry.services.items()
-        return service, {
-            name: self._wrapped(f"/{service}/{name}", handler) for name, handler in handlers.items()
-        }
+        wrapped = {name: self._wrapped(f"/{service}/{name}", handler) for name, handler in handlers.items()}
+        self.served.update({f"/{service}/{name}": handler for name, handler in wrapped.items()})
+        return service, wrapped
 
     def _wrapped(self, method: str, handler: Handler) -> Handler:
         parse, guard = tolerant(handler.request_deserializer), self._guard
@@ -104,13 +113,12 @@ class Calls:
             both = self._finished(method, checked(guard.both(method, both) if guard else both))
             return grpc.stream_stream_rpc_method_handler(both, parse, handler.response_serializer)
         if handler.response_streaming:
-            stream = sending(handler.unary_stream)
+            stream = sending(self._admitted(method, handler))
             stream = self._audited(method, guard.stream(method, stream) if guard else stream)
             stream = self._finished(method, stream)
             return grpc.unary_stream_rpc_method_handler(stream, parse, handler.response_serializer)
-        unary = self._audited(
-            method, guard.unary(method, handler.unary_unary) if guard else handler.unary_unary
-        )
+        unary = self._admitted(method, handler)
+        unary = self._audited(method, guard.unary(method, unary) if guard else unary)
         unary = self._finished(method, unary, self._slow_ns)
         return grpc.unary_unary_rpc_method_handler(unary, parse, handler.response_serializer)
 
@@ -123,6 +131,12 @@ class Calls:
         # A stream lasts as long as what it waits for: it is never slow.
         begin = partial(Call, method, self._observer, slow_ns)
         return self._counted(method, guarded(begin, behaviour))
+
+    def _admitted(self, method: str, handler: Handler) -> Any:
+        behaviour, admission = handler.unary_stream or handler.unary_unary, self._admission
+        if admission is None or method not in SHEDDABLE:
+            return behaviour
+        return (admitted_stream if handler.response_streaming else admitted_unary)(behaviour, admission)
 
     def _counted(self, method: str, behaviour: Behaviour) -> Any:
         if method in _ENDLESS:
@@ -230,7 +244,7 @@ def _check(request: Any) -> None:
 
 
 async def _abort(call: Call, error: Exception, context: Context) -> None:
-    failure = _failure(call, error)
+    failure = error.refusal.failure if isinstance(error, Overloaded) else _failure(call, error)
     call.code, call.reason = failure.code.name, failure.reason
     await failure.abort(context, call.id)
 

@@ -55,6 +55,8 @@ class Failure(Struct, frozen=True, kw_only=True):
     reason: str
     message: str
     metadata: dict[str, str] = {}
+    # When the same call may be tried again, if its code says that it may be.
+    retry_ns: int = RETRY_NS
 
     def details(self) -> list[Message]:
         """Return the google.rpc messages that say it to programs."""
@@ -72,7 +74,7 @@ class Failure(Struct, frozen=True, kw_only=True):
     def _retry(self) -> list[Message]:
         if self.code not in _RETRYABLE:
             return []
-        delay = Duration(seconds=RETRY_NS // SECOND, nanos=RETRY_NS % SECOND)
+        delay = Duration(seconds=self.retry_ns // SECOND, nanos=self.retry_ns % SECOND)
         return [error_details_pb2.RetryInfo(retry_delay=delay)]
 
     def trailers(self) -> tuple[tuple[str, str | bytes], ...]:
@@ -86,7 +88,7 @@ class Failure(Struct, frozen=True, kw_only=True):
             ("grpc-status-details-bin", status.SerializeToString()),
         )
         if self.code in _RETRYABLE:
-            trailers += (("grpc-retry-pushback-ms", str(RETRY_NS // MILLISECOND)),)
+            trailers += (("grpc-retry-pushback-ms", str(self.retry_ns // MILLISECOND)),)
         return trailers
 
     async def abort(self, context: Aborting, call_id: str) -> NoReturn:

@@ -92,11 +92,17 @@ class Daemon:
         # Whether there are identities at all is fixed: with none everybody may do anything, and a file that
         # lost them while we run must not open the door.
         self._guard = rpc.Guard(settings.directory(), self._trail.refused) if settings.identities else None
+        self.admission = rpc.Admission(settings.server.max_calls)
         self._calls = rpc.Calls(
-            self._guard, self._trail, observer=self.telemetry.calls, slow_ns=settings.log.slow_call_ns
+            self._guard,
+            self._trail,
+            admission=self.admission,
+            observer=self.telemetry.calls,
+            slow_ns=settings.log.slow_call_ns,
         )
         self._health = rpc.Health()
         self._server = self._make_server()
+        self.door = rpc.Door(self._server, self._calls.served, self.admission)
         self.address = ""
 
     @property
@@ -106,9 +112,7 @@ class Daemon:
 
     def _make_server(self) -> grpc.aio.Server:
         largest = self._settings.server.max_message_bytes
-        server = grpc.aio.server(
-            options=(*self._options.items(), ("grpc.max_receive_message_length", largest)),
-        )
+        server = rpc.new_server((*self._options.items(), ("grpc.max_receive_message_length", largest)))
         for servicer, add in rpc.SERVICERS:
             # By method, as generated code does it: grpc.aio then has a call of each waiting to be taken, and
             # not one of all (measured with 64 clients: 15 % less time per call).
@@ -141,6 +145,7 @@ class Daemon:
         for name in self.worlds.unusable:
             await self._is_over(name)
         await self._server.start()
+        self.door.open()
         self._is_serving = True
 
     async def _start_telemetry(self) -> None:

@@ -1,0 +1,132 @@
+"""Admission: whether a call is taken on now, or refused at once because the daemon has too much to do.
+
+Owns: the rule. What ends something, keeps it, or puts things right is always taken on: to refuse a release or
+a renewal would only make more work. What begins something or only asks is taken on while fewer of its sort
+are in progress than the limit, CRITICAL ones up to half as many again, on a reserve of their own. The limit
+follows the delay: from when a call was taken until its handler ran is time spent waiting for others. While
+even the shortest such wait of an interval is above the target, there is a standing queue, and the limit
+falls; when the limit is what stood in the way, and the delay did not, it rises. Time is an argument (ns).
+Must not know: gRPC, what a call does.
+"""
+
+from typing import Final
+
+from coordd.core.limits import (
+    CALLS_IN_PROGRESS_MIN,
+    DELAY_INTERVAL_NS,
+    DELAY_TARGET_NS,
+    MILLISECOND,
+    SECOND,
+)
+
+# Refused ones are told to stay away for a tenth of a second, and for twice as long with each second in which
+# there were more; after 6 doublings a fleet of thousands is thin enough.
+_AWAY_NS: Final = 100 * MILLISECOND
+_DOUBLINGS_MAX: Final = 6
+_LEVEL_NS: Final = SECOND
+
+
+class Admission:
+    """The calls in progress, and whether one more may come. `calls_max`: the limit never rises above it."""
+
+    __slots__ = (
+        "_delay_ns_min",
+        "_interval_ends_at",
+        "_is_binding",
+        "_level_ends_at",
+        "calls_max",
+        "critical",
+        "in_progress",
+        "level",
+        "limit",
+        "refused",
+    )
+
+    def __init__(self, calls_max: int) -> None:
+        self.calls_max = calls_max
+        self.limit = calls_max
+        # Admitted and not answered yet: on the limit, and on the reserve for CRITICAL.
+        self.in_progress = 0
+        self.critical = 0
+        self.refused = 0
+        # Of the present interval: the shortest delay, and whether the limit has stood in the way.
+        self._delay_ns_min: int | None = None
+        self._is_binding = False
+        self._interval_ends_at = 0
+        # How often the time to stay away is doubled now: see `away_ns`.
+        self.level = 0
+        self._level_ends_at = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether only the reserve is left."""
+        return self.in_progress >= self.limit
+
+    def admit(self, now: int, *, is_critical: bool = False) -> "Place | None":
+        """Return the place of a call that begins something or asks, or None: it is refused."""
+        if self.in_progress < self.limit:
+            self.in_progress += 1
+            return Place(self, is_reserved=False)
+        self._is_binding = True
+        if is_critical and self.critical < (self.limit + 1) // 2:
+            self.critical += 1
+            return Place(self, is_reserved=True)
+        self._refuse(now)
+        return None
+
+    def leave(self, *, is_reserved: bool) -> None:
+        """Let a call's place be another's."""
+        if is_reserved:
+            self.critical -= 1
+        else:
+            self.in_progress -= 1
+
+    def delayed(self, delay_ns: int, now: int) -> None:
+        """Take in how long a call, of whatever sort, has waited for its handler to run."""
+        if self._delay_ns_min is None or delay_ns < self._delay_ns_min:
+            self._delay_ns_min = delay_ns
+        if now >= self._interval_ends_at:
+            self._adapt()
+            self._interval_ends_at = now + DELAY_INTERVAL_NS
+            self._delay_ns_min, self._is_binding = None, False
+
+    # --------------------------------------------------------------------------------------------------------
+
+    def _adapt(self) -> None:
+        if self._delay_ns_min is not None and self._delay_ns_min > DELAY_TARGET_NS:
+            self.limit = max(self._floor, self.limit - self.limit // 5)
+        elif self._is_binding:
+            self.limit = min(self.calls_max, self.limit + 1 + self.limit // 16)
+
+    @property
+    def _floor(self) -> int:
+        return min(CALLS_IN_PROGRESS_MIN, self.calls_max)
+
+    def _refuse(self, now: int) -> None:
+        self.refused += 1
+        if now >= self._level_ends_at:
+            # A second in which nobody was refused halves it, and so does each that has passed since.
+            quiet = (now - self._level_ends_at) // _LEVEL_NS
+            self.level = min(_DOUBLINGS_MAX, max(0, self.level + 1 - quiet)) if self._level_ends_at else 0
+            self._level_ends_at = now + _LEVEL_NS
+
+
+class Place:
+    """A call's place among those in progress; `leave` may be called again."""
+
+    __slots__ = ("_admission", "is_reserved")
+
+    def __init__(self, admission: Admission, *, is_reserved: bool) -> None:
+        self._admission: Admission | None = admission
+        self.is_reserved = is_reserved
+
+    def leave(self) -> None:
+        """Let it be another's."""
+        admission, self._admission = self._admission, None
+        if admission is not None:
+            admission.leave(is_reserved=self.is_reserved)
+
+
+def away_ns(level: int, part: float) -> int:
+    """Return how long a refused call is to stay away: 0.1 s x 2^level, and `part` (0..1) of that more."""
+    return int((_AWAY_NS << level) * (1 + part))

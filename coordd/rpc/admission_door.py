@@ -1,0 +1,170 @@
+"""The door: calls are looked at as they arrive, and refused there, before gRPC makes anything of them.
+
+Owns: how calls are taken from gRPC's core, and which of them its own handling never sees. Rules: every call
+that is let in is handled as gRPC would have handled it, by the same handlers, in the order of arrival. One
+that is refused costs a fraction of one that is answered, and that is the point: at three times what the
+daemon can do two in three are refused, and were each to cost as much as an answer, there would be little left
+for the third. Many calls of a method are asked for at once; gRPC's own loop asks for one, and takes the next
+when it has come round.
+Must not know: services, the rule of admission.
+
+This leans on internals of grpcio (docs/adr/0019): if they are not as expected, the same rule is applied by
+the handlers alone, and a refusal costs what an answer does.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from contextvars import ContextVar
+from importlib import import_module
+from typing import Any, Final
+
+import grpc
+
+from coordd.rpc.admission import Admission, Place
+from coordd.rpc.admission_methods import SHEDDABLE
+from coordd.rpc.admission_refusals import refusals
+
+# A CRITICAL request says so here, too: at the door nobody has read its message.
+CRITICAL_HEADER: Final = ("coordd-priority", "critical")
+
+# Calls of one method that are asked for at once. More make a burst's refusals cheaper, up to about so many.
+_TAKERS_PER_METHOD: Final = 64
+
+# Not typed, and not to be: what of it is used is written down in _NEEDED.
+_core: Final[Any] = import_module("grpc._cython.cygrpc")
+_aio: Final[Any] = import_module("grpc.aio._server")
+_NEEDED: Final = (
+    "ExecuteBatchError",
+    "SendInitialMetadataOperation",
+    "_RequestCallError",
+    "_ServicerContext",
+    "_handle_rpc",
+    "_schedule_rpc_coro",
+    "_send_error_status_from_server",
+)
+
+
+class Arrival:
+    """A call that was let in: when, and its place, None if it needs none."""
+
+    __slots__ = ("at", "place")
+
+    def __init__(self, at: int, place: Place | None) -> None:
+        self.at = at
+        self.place = place
+
+
+# Of the call whose handler runs; None: gRPC took it by itself.
+arrival: Final[ContextVar[Arrival | None]] = ContextVar("arrival", default=None)
+
+
+class _Core(_core.AioServer):  # type: ignore[misc]  # Any
+    """GRPC's server, whose own loop asks for no calls of the methods that the door asks for."""
+
+    taken_elsewhere: frozenset[bytes] = frozenset()
+
+    def _make_request_call_future(self, method: bytes | None) -> Any:
+        if method in self.taken_elsewhere:
+            # Never done. It is cancelled when the server stops.
+            return asyncio.get_running_loop().create_future()
+        return super()._make_request_call_future(method)
+
+
+class _Server(_aio.Server):  # type: ignore[misc]  # Any
+    # Not as it does itself, which would be to make another core.
+    def __init__(self, options: Sequence[tuple[str, int]]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._server = _Core(self._loop, None, (), (), tuple(options), None)
+
+
+def new_server(options: Sequence[tuple[str, int]]) -> grpc.aio.Server:
+    """Return a server of grpc.aio that can have a door, if this grpcio lets it."""
+    if all(hasattr(_core, name) for name in _NEEDED):
+        with suppress(TypeError):
+            return _Server(options)
+    return grpc.aio.server(options=options)
+
+
+class Door:
+    """The door of a server, for these handlers by full name of their method; to be made before it starts."""
+
+    def __init__(self, server: Any, handlers: Mapping[str, Any], admission: Admission) -> None:
+        self._server: Any = getattr(server, "_server", None)
+        self._handlers = handlers
+        self._admission = admission
+        # The loop itself keeps only weak references to its tasks.
+        self._tasks: set[asyncio.Task[None]] = set()
+        if isinstance(self._server, _Core):
+            self._server.taken_elsewhere = frozenset(method.encode() for method in handlers)
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether this grpcio is as expected; else calls come by gRPC's own way."""
+        return isinstance(self._server, _Core)
+
+    def open(self) -> None:
+        """Begin to take calls, once the server runs. It closes by itself when the server stops.
+
+        Never cancel what this starts: gRPC's core writes into a call that was asked for until it fails it.
+        """
+        if self.is_possible:
+            self._loop = asyncio.get_running_loop()
+            for method in self._handlers:
+                for _ in range(_TAKERS_PER_METHOD):
+                    self._keep(self._loop.create_task(self._take(method)))
+
+    def resolve_handler(self, details: Any) -> Any:
+        """Return the handler of a call; gRPC asks."""
+        return self._handlers[details.method]
+
+    # --------------------------------------------------------------------------------------------------------
+
+    async def _take(self, method: str) -> None:
+        server, name, is_vital = self._server, method.encode(), method not in SHEDDABLE
+        while server.is_running():
+            try:
+                call = await server._request_registered_call(name)
+            except _core._RequestCallError:
+                continue  # the server stops, or that call has gone
+            now = time.monotonic_ns()
+            place = None if is_vital else self._place(call, now)
+            if is_vital or place is not None:
+                self._let_in(method, call, Arrival(now, place))
+            else:
+                await self._refuse(call)
+
+    def _place(self, call: Any, now: int) -> Place | None:
+        is_critical = self._admission.is_full and CRITICAL_HEADER in self._metadata(call)
+        return self._admission.admit(now, is_critical=is_critical)
+
+    def _metadata(self, call: Any) -> Sequence[tuple[str, str | bytes]]:
+        metadata: Sequence[tuple[str, str | bytes]] = _core._ServicerContext(
+            call, None, None, self._loop
+        ).invocation_metadata()
+        return metadata
+
+    def _let_in(self, method: str, call: Any, arrived: Arrival) -> None:
+        # The task, and the one it makes in turn, begin with a copy of this.
+        arrival.set(arrived)
+        handling = _core._handle_rpc(method, self, (), call, self._loop, False)  # noqa: FBT003  -- gRPC's own
+        task = self._loop.create_task(_core._schedule_rpc_coro(handling, call, self._loop, method))
+        self._keep(task)
+        place = arrived.place
+        if place is not None:
+            # Also of one whose client went before its message came, so that no handler ever ran.
+            task.add_done_callback(lambda _: place.leave())
+
+    async def _refuse(self, call: Any) -> None:
+        refusal = next(refusals(self._admission.level, self._admission.calls_max))
+        code, message = refusal.failure.code.value[0], refusal.failure.message
+        metadata = _core.SendInitialMetadataOperation((), 0)
+        with suppress(_core.ExecuteBatchError):  # its client has gone
+            await _core._send_error_status_from_server(
+                call, code, message, refusal.trailers, metadata, self._loop
+            )
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,71 @@
+"""Admission where a handler runs: for calls that the door has let in, and for those that did not come by it.
+
+Rules: a call holds its place until it is answered; a wait only until it is told its place in the queue, for
+then it costs next to nothing until its turn comes. Whoever says CRITICAL at the door must mean it.
+Must not know: services.
+"""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from coordd.rpc.admission import Admission, Place
+from coordd.rpc.admission_door import Arrival, arrival
+from coordd.rpc.admission_refusals import Overloaded, refusals
+from coordd.v1 import common_pb2
+
+
+def admitted_unary(behaviour: Any, admission: Admission) -> Any:
+    """Return `behaviour`, a handler of single calls, as one that is refused when there is too much to do."""
+
+    async def admitted(request: Any, context: Any) -> Any:
+        place = _enter(request, admission)
+        try:
+            return await behaviour(request, context)
+        finally:
+            place.leave()
+
+    return admitted
+
+
+def admitted_stream(behaviour: Any, admission: Admission) -> Any:
+    """Return `behaviour`, a generator of messages, as one that is refused when there is too much to do."""
+
+    async def admitted(request: Any, context: Any) -> AsyncGenerator[Any, None]:
+        place = _enter(request, admission)
+        try:
+            async with aclosing(behaviour(request, context)) as messages:
+                async for message in messages:
+                    place.leave()
+                    yield message
+        finally:
+            place.leave()
+
+    return admitted
+
+
+def _enter(request: Any, admission: Admission) -> Place:
+    now = time.monotonic_ns()
+    arrived = arrival.get()
+    if arrived is None:
+        place = admission.admit(now, is_critical=_is_critical(request))
+    else:
+        admission.delayed(now - arrived.at, now)
+        place = _confirmed(request, arrived)
+    if place is None:
+        raise Overloaded(next(refusals(admission.level, admission.calls_max)))
+    return place
+
+
+def _confirmed(request: Any, arrived: Arrival) -> Place | None:
+    """Return the place that the door gave, unless it was given for what the request is not."""
+    place = arrived.place
+    if place is not None and place.is_reserved and not _is_critical(request):
+        place.leave()
+        return None
+    return place
+
+
+def _is_critical(request: Any) -> bool:
+    return getattr(request, "priority", 0) == common_pb2.PRIORITY_CRITICAL
