@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from coordd.config import Settings, section_model
 from coordd.core import errors
+from coordd.rpc.admission_refusals import refusals
 from coordd.rpc.errors import of_command, of_defect, of_message, of_unreadable
 
 ROOT = Path(__file__).parents[2]
@@ -83,7 +84,8 @@ def _raised() -> Iterator[tuple[str, str]]:
             reason = ast.literal_eval(node.args[0])
             failure = of_command(classes[node.func.id](reason, ""))
             yield failure.code.name, failure.reason
-    for failure in (of_message(""), of_defect(""), of_unreadable()):
+    overloaded = next(refusals(0, 1)).failure
+    for failure in (of_message(""), of_defect(""), of_unreadable(), overloaded):
         yield failure.code.name, failure.reason
     yield from (("UNAVAILABLE", "DRAINING"), ("UNAVAILABLE", "STORE_FAILED"))
 
@@ -93,7 +95,7 @@ def test_the_table_of_errors_is_that_of_the_code() -> None:
     told = {
         (status, reason)
         for status, text in rows
-        for reason in re.findall(r"\b[A-Z]{2,}(?:_[A-Z]+)+\b|\bINTERNAL\b|\bDRAINING\b", text)
+        for reason in re.findall(r"\b[A-Z]{2,}(?:_[A-Z]+)+\b|\b(?:INTERNAL|DRAINING|OVERLOADED)\b", text)
     }
     assert told == set(_raised())
 
