@@ -10,6 +10,7 @@ from typing import Final
 # not well. A session's stream is how everything else is kept.
 VITAL: Final = frozenset(
     {
+        "/coordd.v1.AdminService/Backup",
         "/coordd.v1.AdminService/Drain",
         "/coordd.v1.AdminService/ForceRelease",
         "/coordd.v1.AdminService/GetStatus",
