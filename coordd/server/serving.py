@@ -17,6 +17,7 @@ import structlog
 from coordd.config import Settings
 from coordd.core.limits import SECOND
 from coordd.engine import Defect, EngineError
+from coordd.server import descriptors
 from coordd.server.addresses import AddressUnusable
 from coordd.server.announcing import announcement
 from coordd.server.daemon import Daemon
@@ -59,6 +60,7 @@ async def serve(settings: Settings) -> int:
     failed. 5: the address can't be listened on.
     """
     configure_log(settings.log)
+    descriptors.raise_limit()
     try:
         daemon = Daemon(settings)
     except Uninstalled as missing:
@@ -87,6 +89,7 @@ async def serve(settings: Settings) -> int:
 
 async def _serve_until(daemon: Daemon, stop: asyncio.Event, hurry: asyncio.Event, grace_s: float) -> int:
     failure = asyncio.create_task(_failure(daemon))
+    telling = asyncio.create_task(descriptors.tell_when_there_are_none())
     try:
         await first(asyncio.shield(failure), stop.wait())
         if failure.done():
@@ -100,6 +103,7 @@ async def _serve_until(daemon: Daemon, stop: asyncio.Event, hurry: asyncio.Event
     finally:
         failed = failure.done()
         failure.cancel()
+        telling.cancel()
     _logger.info("stopped")
     return EXIT_STORE_FAILED if failed else EXIT_STOPPED
 

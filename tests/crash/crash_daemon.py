@@ -19,8 +19,6 @@ WINDOW_S: Final = 2
 LIMIT: Final = 30
 KIND: Final = "analysis"
 _CONFIG: Final = f"""
-[log]
-level = "warning"
 [kinds.{KIND}]
 lock_delay = "0s"
 [pools.small]
@@ -41,7 +39,7 @@ class Daemon:
     """The daemon on the data file `folder`/coordd.db.
 
     Args: data: a folder for the data file alone. environment: variables besides our own. before: called in
-    the new process before it becomes the daemon. config: more of its configuration.
+    the new process before it becomes the daemon. config: more of its configuration. level: of its log.
     """
 
     def __init__(
@@ -52,15 +50,17 @@ class Daemon:
         environment: Mapping[str, str] | None = None,
         before: Callable[[], None] | None = None,
         config: str = "",
+        level: str = "warning",
     ) -> None:
         self.path = (data or folder) / "coordd.db"
         self.address = ""
         self.environment = dict(environment or {})
         self.before = before
         self._config = folder / "coordd.toml"
-        self._config.write_text(
-            f'{_CONFIG}{config}\n[server]\naddress = "127.0.0.1:0"\n[store]\npath = "{self.path}"\n'
+        tables = (
+            f'[log]\nlevel = "{level}"\n[server]\naddress = "127.0.0.1:0"\n[store]\npath = "{self.path}"\n'
         )
+        self._config.write_text(_CONFIG + config + tables)
         self._log = folder / "stderr"
         self._process: asyncio.subprocess.Process | None = None
 

@@ -187,13 +187,15 @@ class Fleet:
             if held is not None:
                 await self.release_lock(held)
 
-    async def take_lock(self, worker: str, item: str, *, ttl_s: float) -> Held | None:
-        """Ask for a lock, waiting for it one time in two."""
+    async def take_lock(
+        self, worker: str, item: str, *, ttl_s: float, wait_s: float | None = None
+    ) -> Held | None:
+        """Ask for a lock; wait for it, so long or one time in two."""
         asked_at, request_id = time.monotonic(), self.request_id()
         values = {"item": item, "worker": worker, "kind": KIND, "request_id": request_id}
-        if self.random.random() < 0.5:
+        if wait_s or self.random.random() < 0.5:
             wait = engagement_pb2.AwaitLockRequest(
-                **values, ttl=duration(ttl_s), wait_timeout=duration(self.random.uniform(0.01, 2))
+                **values, ttl=duration(ttl_s), wait_timeout=duration(wait_s or self.random.uniform(0.01, 2))
             )
             result = await self._ask(
                 lambda stubs: last(stubs.engagement.AwaitLock(wait)), ttl_s, (worker, request_id)

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from collections.abc import Callable
 
 import crash_audit as audit
 from crash_daemon import Daemon
@@ -14,7 +15,19 @@ async def work(daemon: Daemon, fleet: Fleet) -> None:
     fleet.connect(daemon.address)
     fleet.start()
     fleet.go_on()
-    while len(fleet.journal.ids) < 20:
+    await more(fleet)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Look until it is so, at what nobody tells us of: another process."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
+async def more(fleet: Fleet) -> None:
+    """Let the fleet work until some more has been granted."""
+    told = len(fleet.journal.ids)
+    while len(fleet.journal.ids) < told + 20:
         fleet.check()
         await asyncio.sleep(0.01)
 
@@ -25,11 +38,14 @@ async def nothing_is_lost(daemon: Daemon, fleet: Fleet) -> None:
     fleet.connect(daemon.address)
     assert fleet.stubs is not None
     assert await audit.lost_after_restart(fleet.stubs, fleet.journal) == []
-    told = len(fleet.journal.ids)
     fleet.go_on()
-    while len(fleet.journal.ids) < told + 20:
-        fleet.check()
-        await asyncio.sleep(0.01)
+    await more(fleet)
+    await all_is_well(daemon, fleet)
+    assert fleet.journal.repeats > 0
+
+
+async def all_is_well(daemon: Daemon, fleet: Fleet) -> None:
+    """End the work and the daemon, and see that what was told, and what the file says, are right."""
     await fleet.stop()
     assert await daemon.end(signal.SIGTERM) == 0
     audit.check(fleet.journal)
@@ -37,4 +53,3 @@ async def nothing_is_lost(daemon: Daemon, fleet: Fleet) -> None:
     assert records.granted_twice() == []
     assert records.granted_though_refused(fleet.journal.refused) == []
     assert records.wrongly_ended(fleet.journal.locks) == []
-    assert fleet.journal.repeats > 0

@@ -1,6 +1,5 @@
 """The real daemon and a data file that is not as it left it: damaged, cut, newer, shared, or taken away."""
 
-import asyncio
 import shutil
 import signal
 import sqlite3
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 from crash_daemon import NOT_SERVING, Daemon, Health
 from crash_rig import Fleet
-from crash_work import nothing_is_lost, work
+from crash_work import more, nothing_is_lost, work
 
 PAGE = 4096
 
@@ -51,10 +50,7 @@ async def test_of_two_daemons_on_one_file_the_second_is_refused_and_the_first_go
     await second.launch()
     line = await one_line(second, 3)
     assert f"is in use by process {daemon.pid}" in line or "has 2 names (hard links)" in line
-    told = len(fleet.journal.ids)
-    while len(fleet.journal.ids) < told + 20:
-        fleet.check()
-        await asyncio.sleep(0.01)
+    await more(fleet)
     fleet.expect_end()
     # The owner's death frees the file, whatever it leaves beside it.
     assert await daemon.end(signal.SIGKILL) == -signal.SIGKILL
