@@ -74,6 +74,7 @@ from coordd.core.recovery import Recovery
 from coordd.core.rules import Rules
 from coordd.core.shares import Sharer
 from coordd.core.snapshots import digest, snapshot
+from coordd.core.takeover import Takeover
 from coordd.core.views import (
     AllocationView,
     AvailabilityView,
@@ -119,6 +120,11 @@ class Machine:
     """
 
     def __init__(self, rules: Rules) -> None:
+        # The last instant seen; views of the windows are as of it.
+        self._now = 0
+        self._assemble(rules)
+
+    def _assemble(self, rules: Rules) -> None:
         self.rules = rules
         parts = self._parts = Parts(rules)
         self._ledger = parts.ledger
@@ -184,8 +190,6 @@ class Machine:
             Permit: self._rate_limits.undo,
             Bundle: self._bundles.undo,
         }
-        # The last instant seen; views of the windows are as of it.
-        self._now = 0
 
     # -- the way in ------------------------------------------------------------------------------------------
 
@@ -258,16 +262,22 @@ class Machine:
     @property
     def history_ns(self) -> int:
         """How much of the history decisions need."""
-        needed = [
-            max(kind.min_interval_ns, kind.lock_delay_ns, *kind.min_interval_after_ns.values())
-            for kind in self.rules.kinds.values()
-        ]
-        return max([self.rules.request_memory_ns, self.rules.engagement_memory_ns, *needed])
+        return history_needed(self.rules)
 
     def recover(self, tables: Mapping[Table, Sequence[Row]], last_id: int, now: int) -> None:
         """Take everything live in as it was stored, into a new machine. See `recovery`."""
         self._now = now
         Recovery(self._parts).recover(tables, last_id, now)
+
+    def reload(self, rules: Rules, stored: Mapping[Table, Sequence[Row]], now: int) -> None:
+        """Go on under other rules. See `takeover`. Call it when all is stored, and `tick` before.
+
+        Args: stored: all charges, and the last `history_needed(rules)` of the history. Cost: O(everything).
+        """
+        former, self._now = self._parts, now
+        self._assemble(rules)
+        Takeover(self._parts, former).take_over(stored, now)
+        self._serve_freed(now)
 
     # -- views -----------------------------------------------------------------------------------------------
 
@@ -449,6 +459,15 @@ class Machine:
     def _lapse_booking(self, booking: Booking, now: int) -> None:
         self._rate_limits.bookings.lapse(booking, now)
         self._ledger.notices.append(Expired(grant=booking))
+
+
+def history_needed(rules: Rules) -> int:
+    """Return how much of the history decisions need under these rules."""
+    needed = [
+        max(kind.min_interval_ns, kind.lock_delay_ns, *kind.min_interval_after_ns.values())
+        for kind in rules.kinds.values()
+    ]
+    return max([rules.request_memory_ns, rules.engagement_memory_ns, *needed])
 
 
 def _run_out(lease: Lock | Reservation, now: int) -> Notice:

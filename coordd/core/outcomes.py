@@ -7,6 +7,7 @@ from enum import IntEnum
 
 from msgspec import Struct
 
+from coordd.core.errors import CommandError
 from coordd.core.records import (
     Booking,
     Bundle,
@@ -234,6 +235,13 @@ class WaitRefused(Struct, frozen=True, kw_only=True):
     refused: Refused
 
 
+class WaitVoided(Struct, frozen=True, kw_only=True):
+    """The waiter waits no longer: by other rules, what it asks for is an error."""
+
+    waiter: Waiter
+    error: CommandError
+
+
 class Expired(Struct, frozen=True, kw_only=True):
     """A lease, a permit's time or a booking's claim window ran out; or the last of a bundle's members did."""
 
@@ -318,6 +326,7 @@ class GivenBack(Struct, frozen=True, kw_only=True):
 Notice = (
     WaitGranted
     | WaitRefused
+    | WaitVoided
     | Expired
     | BundleEnded
     | Preempted

@@ -46,6 +46,9 @@ class Recovery:
     def recover(self, tables: Mapping[Table, Sequence[Row]], last_id: int, now: int) -> None:
         """Take everything in, as it was stored, at `now`. `last_id`: the last one that was given."""
         self._parts.ledger.start_ids(last_id, now)
+        self._load(tables, now)
+
+    def _load(self, tables: Mapping[Table, Sequence[Row]], now: int) -> None:
         # What is forgotten first in, first out, is taken in as it came; a store keeps it by worker.
         ended = sorted(tables.get(Table.ENDED_REQUESTS, ()), key=lambda row: int(row[2]))
         tables = {**tables, Table.ENDED_REQUESTS: ended}
@@ -70,7 +73,7 @@ class Recovery:
             Table.ENDED_REQUESTS: lambda row: self._parts.ledger.remember_ended(EndedRequest(*row)),
             Table.ENGAGEMENTS: lambda row: self._parts.locks.load_engagement(Engagement(*row), now),
             # Before what they keep.
-            Table.SESSIONS: lambda row: self._parts.sessions.load(Session(*row), now),
+            Table.SESSIONS: lambda row: self._load_session(Session(*row), now),
             Table.LOCKS: lambda row: self._load_lock(row, now),
             Table.RESERVATIONS: lambda row: self._load_reservation(row, now),
             Table.PERMITS: self._load_permit,
@@ -80,7 +83,7 @@ class Recovery:
             Table.FORECASTS: lambda row: self._parts.rate_limits.load_forecast(Forecast(*row)),
             # Their members are there by now.
             Table.BUNDLES: self._load_bundle,
-            Table.WAITERS: lambda row: self._parts.waits.load(WaiterRow(*row), now),
+            Table.WAITERS: lambda row: self._load_waiter(row, now),
             # After those they are about.
             Table.ESCALATIONS: lambda row: self._load_escalation(Escalation(*row), now),
         }
@@ -105,7 +108,7 @@ class Recovery:
 
     def _load_lock(self, row: Row, now: int) -> None:
         lock = Lock(*row)  # type: ignore[arg-type]
-        self._parts.preemption.recover(lock, now)
+        self._extend(lock, now)
         self._parts.locks.load(lock)
         self._bind_request(lock.worker, lock.request_id, lock)
 
@@ -114,9 +117,18 @@ class Recovery:
         # A store has no booleans.
         reservation.is_refilling = bool(reservation.is_refilling)
         if not reservation.is_refilling:
-            self._parts.preemption.recover(reservation, now)
+            self._extend(reservation, now)
         self._parts.reservations.load(reservation)
         self._bind_request(reservation.worker, reservation.request_id, reservation)
+
+    def _extend(self, lease: Lock | Reservation, now: int) -> None:
+        self._parts.preemption.recover(lease, now)
+
+    def _load_session(self, session: Session, now: int) -> None:
+        self._parts.sessions.load(session, now)
+
+    def _load_waiter(self, row: Row, now: int) -> None:
+        self._parts.waits.load(WaiterRow(*row), now)  # type: ignore[arg-type]
 
     def _load_permit(self, row: Row) -> None:
         permit = Permit(*row)  # type: ignore[arg-type]

@@ -130,10 +130,14 @@ class Sessions:
     def load(self, session: Session, now: int) -> None:
         """Take an open session in as it was stored, as if just kept, for the time it has left at least."""
         session.expires_at = max(session.expires_at, now + self._rules.recovery_grace_ns)
-        session.late_at = _late_at(now, (session.expires_at - now) // KEEPALIVES_PER_TTL)
+        self.take_over(session, _late_at(now, (session.expires_at - now) // KEEPALIVES_PER_TTL))
+
+    def take_over(self, session: Session, late_at: int) -> None:
+        """Take an open session in as it stands; its next keepalive is late at `late_at`, 0: it is."""
+        session.late_at = late_at
         self._sessions[session.worker] = session
         self._sharing.join(session.worker, session.worker_class, session.weight_milli)
-        self._ledger.deadlines.schedule(session, session.late_at)
+        self._ledger.deadlines.schedule(session, late_at or session.expires_at)
 
     def weight_milli(self, session: Session) -> int:
         """Return a session's weight x 1000: as it registered, else its worker's, else its class's, else 1."""

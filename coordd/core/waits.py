@@ -36,6 +36,7 @@ from coordd.core.outcomes import (
     WaiterLeft,
     WaitGranted,
     WaitRefused,
+    WaitVoided,
 )
 from coordd.core.queues import PUT_FIRST, QueueKey, Queues, Rank
 from coordd.core.quotas import leases_of
@@ -300,7 +301,44 @@ class Waits:
         else:
             self._take_in(waiter, now)
 
+    def take_over(self, waiter: Waiter) -> None:
+        """Take in a waiter of former waits as it stands, in no queue yet; tell one that waits for nothing.
+
+        Call `come_in` once everything else is taken in.
+        """
+        waiter.key, waiter.scheduled = (), 0
+        try:
+            self._components[waiter.command.__class__].validate(waiter.command)
+        except CommandError as error:
+            self._give_up(waiter, error)
+            return
+        self._hold(waiter)
+        if waiter.command.request_id:
+            self._ledger.requests[(waiter.command.worker, waiter.command.request_id)] = waiter
+        self.away += bool(waiter.away_until)
+        self._ledger.deadlines.schedule(waiter, _due_at(waiter))
+
+    def come_in(self, waiter: Waiter, now: int) -> None:
+        """Let a waiter that was taken over, and is there, have its place in the queue of what blocks it."""
+        if waiter.id not in self.waiters or waiter.away_until:
+            return
+        blocked = self._check_again(waiter, now)
+        if blocked is not None and not self._may_wait(waiter.command, blocked):
+            self._forget(waiter)
+            self._refuse(waiter, blocked.refused(0))
+            return
+        keys = self.keys(waiter)
+        self._enter(waiter, blocked or Blocked(reason=Reason.QUEUED_AHEAD, subject="", key=keys[0]), now)
+        self._be_patient(waiter, now)
+        # What it waits for may be free by the new rules.
+        self._ledger.freed.extend(keys)
+
     # --------------------------------------------------------------------------------------------------------
+
+    def _give_up(self, waiter: Waiter, error: CommandError) -> None:
+        if waiter.command.request_id:
+            self._changed[waiter.id] = None
+        self._ledger.notices.append(WaitVoided(waiter=waiter, error=error))
 
     def _take_in(self, waiter: Waiter, now: int) -> None:
         self._hold(waiter)

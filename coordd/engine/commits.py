@@ -71,6 +71,10 @@ class Commits:
         self._pruned_at = now
         self._has_room.set()
 
+    def keep_history(self, history_retention_ns: int) -> None:
+        """Forget engagements that are older from now on; 0: none."""
+        self._history_retention_ns = history_retention_ns
+
     async def failure(self) -> CommitFailed:
         """Wait until a commit fails or a bug shows, and return why."""
         while self.error is None:

@@ -28,7 +28,7 @@ from coordd.core.commands import (
 )
 from coordd.core.errors import CommandError
 from coordd.core.limits import MILLISECOND, SECOND
-from coordd.core.machine import Command, Machine
+from coordd.core.machine import Command, Machine, history_needed
 from coordd.core.outcomes import (
     Forced,
     Grant,
@@ -41,6 +41,7 @@ from coordd.core.outcomes import (
     SessionOpened,
     WaitGranted,
     WaitRefused,
+    WaitVoided,
     grant_id,
 )
 from coordd.core.rules import Rules
@@ -124,6 +125,9 @@ class Engine:
         self._timer_at = 0
         # Not any more once the engine stops: whatever falls due then is found by the next start.
         self._has_timer = True
+        # Set while nothing is decided: other rules are about to hold. What can't wait is decided after that.
+        self._held: asyncio.Event | None = None
+        self._after_held: list[LeaveWait | ReturnGrant] = []
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -196,6 +200,43 @@ class Engine:
         self.sessions.fail(Draining(_STOPPING))
         self._is_watchable = False
 
+    async def reload(self, rules: Rules, *, history_retention_ns: int) -> None:
+        """Go on under other rules, as after a restart with them, but that nobody was away meanwhile.
+
+        Questions that come while it lasts are answered after it. Returns once all that it changes is durable.
+        Cost: O(everything). Raises: EngineError, StoreError; then the old rules hold, or it has failed.
+        """
+        await self._hold()
+        try:
+            stored = await self.store.recent(history_needed(rules))
+            self._commits.check()
+            now = self._clock.now()
+            self._step(lambda: self._machine.reload(rules, stored, now), now)
+            self._commits.keep_history(history_retention_ns)
+        finally:
+            self._go_on()
+        await self._commits.durable()
+
+    async def _hold(self) -> None:
+        """Decide nothing any more, until `_go_on`; return once all that was decided is durable."""
+        while self._held is not None:
+            await self._held.wait()
+        self._held = asyncio.Event()
+        try:
+            await self._commits.durable()
+        except BaseException:
+            self._go_on()
+            raise
+
+    def _go_on(self) -> None:
+        held, self._held = self._held, None
+        after, self._after_held = self._after_held, []
+        if held is not None:
+            held.set()
+        for command in after:
+            self._decide_unanswered(command)
+        self._arm(self._clock.now())
+
     # -- questions -------------------------------------------------------------------------------------------
 
     def now(self) -> int:
@@ -222,7 +263,7 @@ class Engine:
         Raises: as `view`, EngineError.
         """
         # What is due is done before anything is shown, and needs room.
-        await self._commits.admit()
+        await self._room()
         now = self._clock.now()
         try:
             self._tick(now)
@@ -367,12 +408,21 @@ class Engine:
 
     def _decide_unanswered(self, command: LeaveWait | ReturnGrant) -> None:
         """Decide a command whose answer nobody waits for, and which can't wait for room."""
-        if self._commits.error is None:
+        if self._held is not None:
+            self._after_held.append(command)
+        elif self._commits.error is None:
             self._decide(command)
 
-    async def _admit(self, command: Command) -> None:
-        """Wait for room in the open batch. Raises: EngineError."""
+    async def _room(self) -> None:
+        """Wait for room in the open batch, and for the rules to hold. Raises: EngineError."""
         await self._commits.admit()
+        while self._held is not None:
+            await self._held.wait()
+            await self._commits.admit()
+
+    async def _admit(self, command: Command) -> None:
+        """Wait until a command may be decided. Raises: EngineError."""
+        await self._room()
         if self.is_draining and isinstance(command, _GRANTING):
             raise Draining(_STOPPING if self._is_stopping else self._draining)
 
@@ -393,7 +443,7 @@ class Engine:
     def _tick(self, now: int) -> None:
         """Do what is due, as much of it as one step may, if the open batch has room."""
         due_at = self._machine.next_deadline()
-        if due_at is not None and due_at <= now and not self._commits.is_full:
+        if due_at is not None and due_at <= now and not self._commits.is_full and self._held is None:
             self._step(lambda: self._machine.tick(now), now)
 
     def _step(self, step: Callable[[], Result], now: int) -> Result:
@@ -425,7 +475,12 @@ class Engine:
     def _arm(self, now: int) -> None:
         """Set the timer for what falls due next."""
         at = self._machine.next_deadline()
-        if at is None or not self._has_timer or (self._timer is not None and at >= self._timer_at):
+        if (
+            at is None
+            or not self._has_timer
+            or self._held is not None
+            or (self._timer is not None and at >= self._timer_at)
+        ):
             return
         if self._commits.is_full:
             # It waits for room: `_on_room`.
@@ -463,6 +518,8 @@ class Engine:
             self._observer.happened(cast("Notice", event.outcome), event.at)
         if isinstance(event.outcome, WaitGranted | WaitRefused):
             self._tell_waiter(event.outcome)
+        elif isinstance(event.outcome, WaitVoided) and event.outcome.waiter.id in self.waits:
+            self.waits.pop(event.outcome.waiter.id).finish(event.outcome.error)
         if self.sessions:
             self.sessions.tell(event)
         for watch in self.watchers:

@@ -201,6 +201,12 @@ def _wait_refused(event: Any) -> Told:
     return _no(event.outcome.waiter.command, event.outcome.refused)
 
 
+def _wait_voided(event: Any) -> Told:
+    voided = _asked(event.outcome.waiter.command, pb.EVENT_TYPE_REFUSED)
+    voided.detail = event.outcome.error.reason
+    return voided
+
+
 def _no(command: Any, outcome: outcomes.Refused) -> Told:
     refused = _asked(command, pb.EVENT_TYPE_REFUSED)
     refused.refusal_reason = messages.reason(outcome.reason)
@@ -406,6 +412,7 @@ _TELL: Final[Mapping[type, Callable[[Any], Told | None]]] = {
     DrainChanged: _drain_changed,
     outcomes.WaitGranted: _wait_granted,
     outcomes.WaitRefused: _wait_refused,
+    outcomes.WaitVoided: _wait_voided,
     outcomes.Expired: _expired,
     outcomes.BundleReleased: _bundle_released,
     outcomes.BundleEnded: _bundle_ended,

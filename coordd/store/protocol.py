@@ -79,6 +79,13 @@ class Store(Protocol):
         """
         ...
 
+    async def recent(self, history_ns: int) -> Mapping[Table, Sequence[Row]]:
+        """Read all charges, and the last `history_ns` of the history, as of the last batch.
+
+        Raises: Unreadable.
+        """
+        ...
+
     async def commit(self, batch: Batch) -> None:
         """Make a batch durable, all of it or nothing.
 

@@ -41,6 +41,7 @@ _LOG_BYTES_MAX: Final = 64 << 20
 _CHUNK_BYTES: Final = 256 << 10
 _SQL: Final = resources.files("coordd.store") / "sql"
 _MARKS: Final = "meta"
+_RECENT: Final = "recent_engagements.sql"
 _LIVE_TABLES: Final = tuple(table for table in Table if table is not Table.ENGAGEMENTS)
 
 _Record = TypeVar("_Record")
@@ -68,6 +69,7 @@ class SqliteStore:
         self._latest_engagement = _sql("latest_engagement.sql")
         self._count_engagements = _sql("count_engagements.sql")
         self._locks_page = _sql("locks_page.sql")
+        self._recent = _sql(_RECENT)
         self._reservations_page = _sql("reservations_page.sql")
         self._presence = Presence(())
         self._prune_before = 0
@@ -217,6 +219,13 @@ class SqliteStore:
         """See `Store.count_engagements`."""
         rows = await self._query(self._counter, self._count_engagements, {"since": since, "worker": worker})
         return [EngagementCount(kind=kind, outcome=outcome, count=count) for kind, outcome, count in rows]
+
+    async def recent(self, history_ns: int) -> Mapping[Table, Sequence[Row]]:
+        """See `Store.recent`."""
+        [(instant,)] = await self._query(self._reader, "SELECT instant FROM meta", {})
+        history = await self._query(self._reader, self._recent, {"since": instant - history_ns})
+        cells = await self._query(self._reader, f"SELECT * FROM {_name(Table.CELLS)}", {})  # noqa: S608
+        return {Table.CELLS: cells, Table.ENGAGEMENTS: history}
 
     async def locks_page(self, after: int, size: int, worker: str) -> Sequence[Lock]:
         """See `Store.locks_page`."""
@@ -402,7 +411,7 @@ def _load(connection: sqlite3.Connection, history_ns: int) -> Opened:
         for table in _LIVE_TABLES
     }
     since = {"since": instant - history_ns}
-    tables[Table.ENGAGEMENTS] = connection.execute(_sql("recent_engagements.sql"), since).fetchall()
+    tables[Table.ENGAGEMENTS] = connection.execute(_sql(_RECENT), since).fetchall()
     return Opened(sequence=sequence, instant=instant, last_id=last_id, tables=tables)
 
 
