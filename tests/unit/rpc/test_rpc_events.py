@@ -7,6 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from coordd.core import commands, outcomes
+from coordd.core.errors import InvalidArgument
 from coordd.core.limits import SECOND
 from coordd.core.outcomes import Reason, Refused
 from coordd.core.records import (
@@ -144,6 +145,11 @@ TOLD = [
         None,
         outcomes.WaitRefused(waiter=WAITER, refused=REFUSED),
         (pb.EVENT_TYPE_REFUSED, pb.SUBJECT_LOCK, 0, "i", "like", 0, ""),
+    ),
+    (
+        None,
+        outcomes.WaitVoided(waiter=WAITER, error=InvalidArgument("UNKNOWN_KIND", "kind like is not known")),
+        (pb.EVENT_TYPE_REFUSED, pb.SUBJECT_LOCK, 0, "i", "like", 0, "UNKNOWN_KIND"),
     ),
     (None, outcomes.Expired(grant=PERMIT), (X, pb.SUBJECT_PERMIT, 4, "e", "", 5, "")),
     (None, outcomes.Expired(grant=BOOKING), (X, pb.SUBJECT_BOOKING, 5, "e", "", 6, "")),
