@@ -70,6 +70,9 @@ bench: setup ## measure; prints JSON
 bench-namespaces: setup ## measure what a noisy fleet costs its neighbour; prints JSON
 	$(BIN)/python -m bench.namespaces
 
+bench-observability: setup ## measure what metrics and traces cost the daemon; prints JSON
+	$(BIN)/python -m bench.observability
+
 gen: $(VENV)/.stamp ## generate coordd/v1 and docs/api.md from protos/, docs/configuration.md from coordd/config
 	tools/gen.sh $(CURDIR)/$(BIN)/python $(CURDIR)
 

@@ -42,7 +42,7 @@ def durable_pairs(folder: Path, run_s: float, runs: int) -> dict[str, Figure]:
     figures: dict[str, Figure] = {}
     with serving(folder / "wire.db") as daemon:
         for concurrency in _CONCURRENCIES:
-            done = [asyncio.run(_load(daemon, concurrency, run_s)) for _ in range(runs)]
+            done = [asyncio.run(load(daemon, concurrency, run_s)) for _ in range(runs)]
             name = f"durable_lock_pairs_at_{concurrency}"
             figures[f"{name}_per_s"] = figure([run.pairs_per_s for run in done], "pairs/s")
             figures[f"{name}_p50_ms"] = figure([run.quantile(0.50) for run in done], "ms")
@@ -70,7 +70,8 @@ def _sync_ms(path: Path) -> float:
     return statistics.median(took) / 1e6
 
 
-async def _load(daemon: Serving, concurrency: int, run_s: float) -> Run:
+async def load(daemon: Serving, concurrency: int, run_s: float) -> Run:
+    """Let so many clients make one pair after another, for `run_s` seconds."""
     process = psutil.Process(daemon.pid)
     async with grpc.aio.insecure_channel(daemon.address) as channel:
         stub = engagement_pb2_grpc.EngagementServiceStub(channel)

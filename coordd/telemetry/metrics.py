@@ -71,10 +71,14 @@ class Metrics:
 
     async def _page(self, accept: str) -> tuple[bytes, str]:
         encode, content_type = choose_encoder(accept)
-        scrape = self._scrape()
+        scrape = self.scrape()
         return await asyncio.to_thread(encode, scrape), content_type
 
-    def _scrape(self) -> "_Scrape":
+    def scrape(self) -> Collector:
+        """Return how everything stands, to be rendered anywhere.
+
+        Cost: O(series + endpoints + pools), however much is held.
+        """
         copies = [*self.calls.copies(), *self._decisions.copies(), self._lag.copy()]
         seen = [states.look(world) for world in self._worlds]
         own = [
