@@ -202,6 +202,11 @@ async def test_what_another_worker_holds_is_nobodys_to_touch(
         await attempt
 
 
+def bundle_of(worker: str, item: str, **more: Any) -> bundle_pb2.AcquireBundleRequest:
+    claim = bundle_pb2.Claim(lock=bundle_pb2.LockClaim(item=item, kind="analysis"))
+    return bundle_pb2.AcquireBundleRequest(worker=worker, claims=[claim], **more)
+
+
 class Held:
     """One of everything that a worker can hold, and all that can be done to it by its id."""
 
@@ -210,11 +215,7 @@ class Held:
 
     @classmethod
     async def by(cls, api: Api, worker: str) -> Any:
-        bundle = await api.bundle.AcquireBundle(
-            bundle_pb2.AcquireBundleRequest(
-                worker=worker, claims=[bundle_pb2.Claim(lock=bundle_pb2.LockClaim(item="b", kind="analysis"))]
-            )
-        )
+        bundle = await api.bundle.AcquireBundle(bundle_of(worker, "b"))
         return cls(
             lock=await api.lock(worker),
             reservation=await api.reserve("slot", worker),
@@ -254,3 +255,36 @@ class Held:
                 bundle_id=self.bundle.bundle_id, worker=worker, outcome=engagement_pb2.OUTCOME_FAILURE
             )
         )
+
+
+async def test_what_is_anothers_is_no_use_in_ones_own_name(
+    guarded: Daemon, channel: grpc.aio.Channel, time_source: TimeSource
+) -> None:
+    """Bookings, sessions, parts of bundles and request ids of others, named by one that has its own."""
+    bots, rivals = api_of(channel, "bots"), api_of(channel, "rivals")
+    held = await Held.by(bots, "bot-1")
+    stream, registered = await bots.connect("bot-1")
+    own = await rivals.bundle.AcquireBundle(bundle_of("rival-1", "own", request_id="r"))
+    permit = rate_limit_pb2.CanMakeRequestRequest(
+        endpoint="post", worker="rival-1", booking_id=held.booking.booking_id
+    )
+    usage = bundle_pb2.PermitUsage(
+        endpoint="post", permit_id=held.permit.permit_id, result=rate_limit_pb2.USAGE_RESULT_NOT_SENT
+    )
+    outcome = bundle_pb2.LockOutcome(
+        fencing_token=held.lock.fencing_token, outcome=engagement_pb2.OUTCOME_SUCCESS
+    )
+    mine = {"bundle_id": own.granted.bundle_id, "worker": "rival-1"}
+    async with nothing_changes(guarded, time_source):
+        assert (await refusal(rivals.rate_limit.CanMakeRequest(permit)))[1] == "NOT_HOLDER"
+        for part in ({"usages": [usage]}, {"outcomes": [outcome]}):
+            release = bundle_pb2.ReleaseBundleRequest(**mine, outcome=engagement_pb2.OUTCOME_FAILURE, **part)
+            assert (await refusal(rivals.bundle.ReleaseBundle(release)))[1] == "NOT_HOLDER"
+    # One that is not its own is none: a session of its own begins, and the other's goes on.
+    _, begun = await rivals.connect("rival-1", session_id=registered.session_id)
+    assert (begun.resumed, list(begun.held)) == (False, [])
+    await stream.write(session_pb2.ConnectRequest(keepalive=session_pb2.Keepalive()))
+    assert (await stream.read()).HasField("kept_alive")
+    # A request id is its worker's: the same of another is another.
+    other = await bots.bundle.AcquireBundle(bundle_of("bot-1", "other", request_id="r"))
+    assert other.granted.bundle_id != own.granted.bundle_id
