@@ -110,6 +110,15 @@ proto-lint: $(VENV)/.stamp ## buf lint, and buf breaking against PROTO_BASE
 ci: ## what continuous integration runs
 	.ci/run
 
+audit-deps: $(VENV)/.stamp ## look the pins up in the registry: known vulnerabilities, withdrawn versions; takes a network
+	$(BIN)/python tools/audit_deps.py
+	@for file in requirements/*.txt; do \
+	  echo "pip-audit $$file"; $(BIN)/uv tool run --quiet pip-audit --strict --require-hashes --disable-pip -r "$$file"; \
+	  out=$$($(BIN)/python -m pip install --disable-pip-version-check --dry-run --ignore-installed --no-deps \
+	    --require-hashes -r "$$file" 2>&1); \
+	  ! grep -i 'yanked' <<<"$$out"; \
+	done
+
 pins: $(VENV)/.stamp ## compile requirements/*.txt again, to the newest versions
 	@compile="$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --no-annotate --no-header"; \
 	$$compile --extra dev pyproject.toml -o requirements/dev.txt; \
