@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from coordd.access import denials
 from coordd.config import Settings, section_model
 from coordd.core import errors
 from coordd.rpc.admission_refusals import refusals
-from coordd.rpc.errors import of_command, of_defect, of_message, of_unreadable
+from coordd.rpc.errors import of_command, of_defect, of_denial, of_message, of_unreadable
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -71,8 +72,8 @@ def _raised() -> Iterator[tuple[str, str]]:
     """Yield (status, reason) of every error that the code can end a call with."""
     classes = {
         name: kind
-        for name, kind in vars(errors).items()
-        if isinstance(kind, type) and issubclass(kind, errors.CommandError)
+        for name, kind in (vars(errors) | vars(denials)).items()
+        if isinstance(kind, type) and issubclass(kind, errors.CommandError | denials.Denial)
     }
     for text in sources("coordd"):
         for node in ast.walk(ast.parse(text)):
@@ -82,7 +83,8 @@ def _raised() -> Iterator[tuple[str, str]]:
                 continue
             # A reason is written where it is raised, or it could not be found by whoever reads it in a log.
             reason = ast.literal_eval(node.args[0])
-            failure = of_command(classes[node.func.id](reason, ""))
+            error = classes[node.func.id](reason, "")
+            failure = of_denial(error) if isinstance(error, denials.Denial) else of_command(error)
             yield failure.code.name, failure.reason
     overloaded = next(refusals(0, 1)).failure
     for failure in (of_message(""), of_defect(""), of_unreadable(), overloaded):
