@@ -58,9 +58,15 @@ def _counts(daemon: admin_pb2.GetStatusResponse) -> Text:
         f"workers  {counted(daemon.sessions, 'session')}\n"
         f"waiting  {counted(daemon.waiters, 'waiter')}, {daemon.waiters_away:,} of them away; "
         f"{counted(daemon.escalations, 'escalation')} to decide\n"
+        f"{_quotas(daemon)}"
         f"done     {counted(daemon.commands, 'command')} in {counted(daemon.commits, 'commit')}{mean}; "
         f"last id {daemon.last_id}"
     )
+
+
+def _quotas(daemon: admin_pb2.GetStatusResponse) -> str:
+    taken = ", ".join(f"{each.quota} {each.used:,} of {each.limit:,}" for each in daemon.quotas)
+    return f"quotas   {taken}\n" if taken else ""
 
 
 def _overrides(count: int) -> Text:

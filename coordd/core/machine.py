@@ -82,6 +82,7 @@ from coordd.core.views import (
     ItemView,
     LimitView,
     PoolView,
+    QuotaView,
     SessionView,
 )
 from coordd.core.waiters import ReturnGrant, Waiter
@@ -367,6 +368,12 @@ class Machine:
             sessions=len(self._ledger.sessions),
             escalations=len(self._escalations),
             last_id=self._ledger.last_id,
+        )
+
+    def quotas(self) -> list[QuotaView]:
+        """Return the quotas that are set, and what is taken of each."""
+        return self._ledger.quotas.views(
+            waiters=len(self._waits.waiters), sessions=len(self._ledger.sessions)
         )
 
     def snapshot(self) -> dict[Table, list[Row]]:

@@ -11,6 +11,7 @@ from collections.abc import Sized
 from coordd.core.commands import AcquireBundle, ScheduleRequest, WaitableCommand
 from coordd.core.errors import ResourceExhausted
 from coordd.core.rules import QuotaRule
+from coordd.core.views import QuotaView
 
 
 class Quotas:
@@ -40,6 +41,15 @@ class Quotas:
         """Check that so many may have a session. Raises: ResourceExhausted."""
         if self._rule.sessions:
             _check("sessions", count, self._rule.sessions)
+
+    def views(self, *, waiters: int, sessions: int) -> list[QuotaView]:
+        """Return the quotas that are set, of so many waiters and sessions."""
+        taken = (
+            ("leases", len(self._live) + self.wanted, self._rule.leases),
+            ("waiters", waiters, self._rule.waiters),
+            ("sessions", sessions, self._rule.sessions),
+        )
+        return [QuotaView(name=name, used=used, limit=limit) for name, used, limit in taken if limit]
 
 
 def leases_of(command: WaitableCommand | ScheduleRequest) -> int:

@@ -158,6 +158,14 @@ class SessionView(Struct, frozen=True, kw_only=True):
     held: int
 
 
+class QuotaView(Struct, frozen=True, kw_only=True, gc=False):
+    """A quota that is set: what there is, and what there may be."""
+
+    name: str
+    used: int
+    limit: int
+
+
 class Counts(Struct, frozen=True, kw_only=True):
     """How much the state machine holds."""
 

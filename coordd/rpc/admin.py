@@ -42,7 +42,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
         """See the proto."""
-        counts = await self._engine.read(lambda machine, _: machine.counts())
+        counts, quotas = await self._engine.read(lambda machine, _: (machine.counts(), machine.quotas()))
         status = self._engine.status()
         mean_ns = status.commit_ns_mean
         return pb.GetStatusResponse(
@@ -58,6 +58,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             waiters=counts.waiters,
             waiters_away=counts.waiters_away,
             sessions=counts.sessions,
+            quotas=[pb.QuotaUse(quota=each.name, used=each.used, limit=each.limit) for each in quotas],
             escalations=counts.escalations,
             last_id=counts.last_id,
             commits=status.commits,

@@ -219,6 +219,7 @@ class GetStatusResponse(_message.Message):
     BUNDLES_FIELD_NUMBER: _builtins.int
     ESCALATIONS_FIELD_NUMBER: _builtins.int
     SESSIONS_FIELD_NUMBER: _builtins.int
+    QUOTAS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Output only. The daemon's version."""
     draining: _builtins.bool
@@ -259,6 +260,10 @@ class GetStatusResponse(_message.Message):
     def commit_time_mean(self) -> _duration_pb2.Duration:
         """Output only. Mean time of a commit since start. Absent before the first."""
 
+    @_builtins.property
+    def quotas(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuotaUse]:
+        """Output only. The quotas that are set on what there is at once: leases, waiters, sessions."""
+
     def __init__(
         self,
         *,
@@ -279,14 +284,45 @@ class GetStatusResponse(_message.Message):
         bundles: _builtins.int = ...,
         escalations: _builtins.int = ...,
         sessions: _builtins.int = ...,
+        quotas: _abc.Iterable[Global___QuotaUse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["commit_time_mean", b"commit_time_mean", "now", b"now", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookings", b"bookings", "bundles", b"bundles", "commands", b"commands", "commit_time_mean", b"commit_time_mean", "commits", b"commits", "draining", b"draining", "escalations", b"escalations", "last_id", b"last_id", "locks", b"locks", "now", b"now", "permits", b"permits", "reservations", b"reservations", "sessions", b"sessions", "uptime", b"uptime", "version", b"version", "waiters", b"waiters", "waiters_away", b"waiters_away"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookings", b"bookings", "bundles", b"bundles", "commands", b"commands", "commit_time_mean", b"commit_time_mean", "commits", b"commits", "draining", b"draining", "escalations", b"escalations", "last_id", b"last_id", "locks", b"locks", "now", b"now", "permits", b"permits", "quotas", b"quotas", "reservations", b"reservations", "sessions", b"sessions", "uptime", b"uptime", "version", b"version", "waiters", b"waiters", "waiters_away", b"waiters_away"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class QuotaUse(_message.Message):
+    """How much of a quota is taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUOTA_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    quota: _builtins.str
+    """Output only. Which, as in the configuration: leases, waiters or sessions."""
+    used: _builtins.int
+    """Output only. What there is; of leases, with what is waited for."""
+    limit: _builtins.int
+    """Output only. What there may be."""
+    def __init__(
+        self,
+        *,
+        quota: _builtins.str = ...,
+        used: _builtins.int = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "quota", b"quota", "used", b"used"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuotaUse: _TypeAlias = QuotaUse  # noqa: Y015
 
 @_typing.final
 class Pool(_message.Message):

@@ -235,6 +235,10 @@ async def test_one_at_its_quota_leaves_the_other_untouched(tmp_path: Path) -> No
         assert await stream_refusal(another) == (*exceeded, {"quota": "sessions", "limit": "1"})
         await blue.lock("w1", "b")
         assert await refusal(blue.lock("w1", "c")) == (*exceeded, {"quota": "leases", "limit": "3"})
+        status = await blue.admin.GetStatus(pb.GetStatusRequest())
+        taken = [(each.quota, each.used, each.limit) for each in status.quotas]
+        assert taken == [("leases", 3, 3), ("waiters", 1, 1), ("sessions", 1, 1)]
+        assert not (await api.admin.GetStatus(pb.GetStatusRequest())).quotas
         for item in "abcd":
             await api.lock("w1", item)
             assert (await api.await_lock("w2", item).read()).HasField("queued")

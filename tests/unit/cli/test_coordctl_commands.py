@@ -102,6 +102,15 @@ def test_status_is_one_readable_screen(faring: ScriptedDaemon, run: Run) -> None
     ]
 
 
+def test_status_says_what_is_taken_of_quotas(faring: ScriptedDaemon, run: Run) -> None:
+    quotas = [
+        admin_pb2.QuotaUse(quota="leases", used=1_200, limit=5_000),
+        admin_pb2.QuotaUse(quota="waiters", limit=10),
+    ]
+    faring.answers("GetStatus", admin_pb2.GetStatusResponse(version="0.1.0", quotas=quotas))
+    assert "quotas   leases 1,200 of 5,000, waiters 0 of 10" in lines(run("status").stdout)
+
+
 def test_status_points_to_what_operators_have_changed(faring: ScriptedDaemon, run: Run) -> None:
     changed = admin_pb2.Limit(endpoint="post_tweet", is_overridden=True)
     faring.answers("ListLimits", admin_pb2.ListLimitsResponse(limits=[changed]))

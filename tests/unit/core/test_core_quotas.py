@@ -128,3 +128,14 @@ def test_what_is_there_when_a_quota_is_lowered_stays_and_nothing_is_added() -> N
     desk.do(LeaveWait(id=waiter))
     desk.advance(31 * SECOND)
     desk.lock("d")
+
+
+def test_what_is_taken_of_each_quota_that_is_set_can_be_seen() -> None:
+    assert desk_of().machine.quotas() == []
+    desk = desk_of(leases=9, sessions=3)
+    desk.lock("a")
+    desk.wait(lock("a", "w2", wait_ns=MINUTE))
+    assert [(view.name, view.used, view.limit) for view in desk.machine.quotas()] == [
+        ("leases", 2, 9),
+        ("sessions", 0, 3),
+    ]
