@@ -5,6 +5,7 @@ from typing import Final
 from coordd.rpc.admin import AdminServicer
 from coordd.rpc.admission import Admission
 from coordd.rpc.admission_door import Door, new_server
+from coordd.rpc.admission_shares import Shares
 from coordd.rpc.audit import AuditTrail
 from coordd.rpc.backend import Backend
 from coordd.rpc.bundle import BundleServicer
@@ -49,6 +50,7 @@ __all__ = [
     "Health",
     "Namespaces",
     "Routed",
+    "Shares",
     "add_call_id",
     "health_name",
     "new_server",

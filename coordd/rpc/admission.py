@@ -18,6 +18,7 @@ from coordd.core.limits import (
     MILLISECOND,
     SECOND,
 )
+from coordd.rpc.admission_shares import NOBODY, Shares
 
 # Refused ones are told to stay away for a tenth of a second, and for twice as long with each second in which
 # there were more; after 6 doublings a fleet of thousands is thin enough.
@@ -27,7 +28,10 @@ _LEVEL_NS: Final = SECOND
 
 
 class Admission:
-    """The calls in progress, and whether one more may come. `calls_max`: the limit never rises above it."""
+    """The calls in progress, and whether one more may come.
+
+    Args: calls_max: the limit never rises above it.  shares: of the namespaces that share the daemon.
+    """
 
     __slots__ = (
         "_delay_ns_min",
@@ -40,10 +44,12 @@ class Admission:
         "level",
         "limit",
         "refused",
+        "shares",
     )
 
-    def __init__(self, calls_max: int) -> None:
+    def __init__(self, calls_max: int, shares: Shares | None = None) -> None:
         self.calls_max = calls_max
+        self.shares = shares or Shares()
         self.limit = calls_max
         # Admitted and not answered yet: on the limit, and on the reserve for CRITICAL.
         self.in_progress = 0
@@ -62,24 +68,26 @@ class Admission:
         """Whether only the reserve is left."""
         return self.in_progress >= self.limit
 
-    def admit(self, now: int, *, is_critical: bool = False) -> "Place | None":
+    def admit(self, now: int, *, is_critical: bool = False, namespace: str = NOBODY) -> "Place | None":
         """Return the place of a call that begins something or asks, or None: it is refused."""
-        if self.in_progress < self.limit:
+        if self.in_progress < self.limit or self.shares.has_room(namespace, self.limit):
             self.in_progress += 1
-            return Place(self, is_reserved=False)
+            self.shares.add(namespace)
+            return Place(self, is_reserved=False, namespace=namespace)
         self._is_binding = True
         if is_critical and self.critical < (self.limit + 1) // 2:
             self.critical += 1
-            return Place(self, is_reserved=True)
+            return Place(self, is_reserved=True, namespace=namespace)
         self._refuse(now)
         return None
 
-    def leave(self, *, is_reserved: bool) -> None:
+    def leave(self, *, is_reserved: bool, namespace: str) -> None:
         """Let a call's place be another's."""
         if is_reserved:
             self.critical -= 1
         else:
             self.in_progress -= 1
+            self.shares.remove(namespace)
 
     def delayed(self, delay_ns: int, now: int) -> None:
         """Take in how long a call, of whatever sort, has waited for its handler to run."""
@@ -114,17 +122,18 @@ class Admission:
 class Place:
     """A call's place among those in progress; `leave` may be called again."""
 
-    __slots__ = ("_admission", "is_reserved")
+    __slots__ = ("_admission", "_namespace", "is_reserved")
 
-    def __init__(self, admission: Admission, *, is_reserved: bool) -> None:
+    def __init__(self, admission: Admission, *, is_reserved: bool, namespace: str) -> None:
         self._admission: Admission | None = admission
+        self._namespace = namespace
         self.is_reserved = is_reserved
 
     def leave(self) -> None:
         """Let it be another's."""
         admission, self._admission = self._admission, None
         if admission is not None:
-            admission.leave(is_reserved=self.is_reserved)
+            admission.leave(is_reserved=self.is_reserved, namespace=self._namespace)
 
 
 def away_ns(level: int, part: float) -> int:

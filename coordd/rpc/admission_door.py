@@ -25,6 +25,7 @@ import grpc
 from coordd.rpc.admission import Admission, Place
 from coordd.rpc.admission_methods import SHEDDABLE
 from coordd.rpc.admission_refusals import refusals
+from coordd.rpc.namespaces import named_in
 
 # A CRITICAL request says so here, too: at the door nobody has read its message.
 CRITICAL_HEADER: Final = ("coordd-priority", "critical")
@@ -136,8 +137,15 @@ class Door:
                 await self._refuse(call)
 
     def _place(self, call: Any, now: int) -> Place | None:
-        is_critical = self._admission.is_full and CRITICAL_HEADER in self._metadata(call)
-        return self._admission.admit(now, is_critical=is_critical)
+        admission = self._admission
+        if admission.shares.is_one and not admission.is_full:
+            return admission.admit(now)
+        metadata = self._metadata(call)
+        return admission.admit(
+            now,
+            is_critical=CRITICAL_HEADER in metadata,
+            namespace=admission.shares.known(named_in(metadata)),
+        )
 
     def _metadata(self, call: Any) -> Sequence[tuple[str, str | bytes]]:
         metadata: Sequence[tuple[str, str | bytes]] = _core._ServicerContext(

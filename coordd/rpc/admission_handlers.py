@@ -13,6 +13,7 @@ from typing import Any
 from coordd.rpc.admission import Admission, Place
 from coordd.rpc.admission_door import Arrival, arrival
 from coordd.rpc.admission_refusals import Overloaded, refusals
+from coordd.rpc.namespaces import named
 from coordd.v1 import common_pb2
 
 
@@ -20,7 +21,7 @@ def admitted_unary(behaviour: Any, admission: Admission) -> Any:
     """Return `behaviour`, a handler of single calls, as one that is refused when there is too much to do."""
 
     async def admitted(request: Any, context: Any) -> Any:
-        place = _enter(request, admission)
+        place = _enter(request, context, admission)
         try:
             return await behaviour(request, context)
         finally:
@@ -33,7 +34,7 @@ def admitted_stream(behaviour: Any, admission: Admission) -> Any:
     """Return `behaviour`, a generator of messages, as one that is refused when there is too much to do."""
 
     async def admitted(request: Any, context: Any) -> AsyncGenerator[Any, None]:
-        place = _enter(request, admission)
+        place = _enter(request, context, admission)
         try:
             async with aclosing(behaviour(request, context)) as messages:
                 async for message in messages:
@@ -45,11 +46,12 @@ def admitted_stream(behaviour: Any, admission: Admission) -> Any:
     return admitted
 
 
-def _enter(request: Any, admission: Admission) -> Place:
+def _enter(request: Any, context: Any, admission: Admission) -> Place:
     now = time.monotonic_ns()
     arrived = arrival.get()
     if arrived is None:
-        place = admission.admit(now, is_critical=_is_critical(request))
+        namespace = admission.shares.known(named(context))
+        place = admission.admit(now, is_critical=_is_critical(request), namespace=namespace)
     else:
         admission.delayed(now - arrived.at, now)
         place = _confirmed(request, arrived)

@@ -92,7 +92,7 @@ class Daemon:
         # Whether there are identities at all is fixed: with none everybody may do anything, and a file that
         # lost them while we run must not open the door.
         self._guard = rpc.Guard(settings.directory(), self._trail.refused) if settings.identities else None
-        self.admission = rpc.Admission(settings.server.max_calls)
+        self.admission = rpc.Admission(settings.server.max_calls, rpc.Shares(settings.worlds))
         self._calls = rpc.Calls(
             self._guard,
             self._trail,

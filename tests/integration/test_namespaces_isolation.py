@@ -190,6 +190,20 @@ async def test_the_health_of_each_can_be_asked_for(channel: Any) -> None:
         assert (await health.Check(health_pb2.HealthCheckRequest(service=name))).status == SERVING
 
 
+async def test_who_fills_the_daemon_is_refused_and_not_its_neighbour(
+    two: Daemon, api: Api, blue: Api
+) -> None:
+    places = [two.admission.admit(0, namespace="blue") for _ in range(two.admission.limit)]
+    assert (await refusal(blue.lock()))[:2] == ("RESOURCE_EXHAUSTED", "OVERLOADED")
+    await api.lock()
+    assert (await refusal(blue.lock()))[:2] == ("RESOURCE_EXHAUSTED", "OVERLOADED")
+    for place in places:
+        assert place is not None
+        place.leave()
+    await blue.lock()
+    assert two.admission.in_progress == 0
+
+
 # ---- as a process
 
 
