@@ -6,6 +6,7 @@ Must not know: how the daemon does its work.
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ from coordd.cli.loading import FILE, settings_or_exit
 from coordd.cli.settings_text import settings_lines
 from coordd.cli.simulation import simulate
 from coordd.cli.token import token
+from coordd.config import load
 
 __all__ = ["main"]
 
@@ -43,12 +45,13 @@ def serve(config: Path | None) -> None:
     """Start the daemon in the foreground.
 
     Settings come from FILE; COORDD_ADDRESS, COORDD_DATA_PATH and COORDD_LOG_LEVEL go before it.
+    SIGTERM stops the daemon well, SIGHUP has it read them again.
     """
     settings = settings_or_exit(config)
     # Late, so that a wrong file is told at once and not after gRPC has been loaded.
     from coordd.server import run  # noqa: PLC0415
 
-    sys.exit(run(settings))
+    sys.exit(run(settings, partial(load, config)))
 
 
 @main.command()

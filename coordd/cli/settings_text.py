@@ -4,17 +4,23 @@ Must not know: what the settings mean. A new key shows up by itself.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel
 
-from coordd.config import OF_A_NAMESPACE, Length, PoolSettings, Settings, section_model
-from coordd.core.lengths import spell_length
+from coordd.config import (
+    NOTHING,
+    OF_A_NAMESPACE,
+    Length,
+    PoolSettings,
+    Settings,
+    section_model,
+    spell_setting,
+)
 
 __all__ = ["settings_lines"]
 
 _MARK: Final = " *"
-_NONE: Final = "-"
 
 
 def settings_lines(settings: Settings) -> Iterator[str]:
@@ -79,36 +85,15 @@ def _fresh(table: BaseModel) -> BaseModel:
 def _texts(table: BaseModel) -> dict[str, str]:
     fields = type(table).model_fields.items()
     texts = {
-        field.alias or key: _text(
+        field.alias or key: spell_setting(
             getattr(table, key), is_length=any(isinstance(mark, Length) for mark in field.metadata)
         )
         for key, field in fields
         if key != "enabled"
     }
     if isinstance(table, PoolSettings) and not table.windows:
-        texts["use_within"] = _NONE
+        texts["use_within"] = NOTHING
     return texts
-
-
-def _text(value: Any, *, is_length: bool) -> str:
-    if is_length:
-        return spell_length(value)
-    if isinstance(value, dict):
-        return ", ".join(_entry(key, inner) for key, inner in value.items()) or _NONE
-    if isinstance(value, list):
-        return ", ".join(value) or _NONE
-    if isinstance(value, bool):
-        return str(value).lower()
-    # A capacity of 0 is none; a quality of 0.0 is one.
-    is_none = value is None or value == "" or (isinstance(value, int) and value == 0)
-    return _NONE if is_none else str(value)
-
-
-def _entry(key: int | str, value: float | str) -> str:
-    # A window, or a pool by the id that draws on it, an interval by kind, a part by class.
-    if isinstance(key, int):
-        return f"{value}/{spell_length(key)}"
-    return f"{key}: {spell_length(value) if isinstance(value, int) else value}"
 
 
 def _marked(text: str, default: str) -> str:

@@ -7,6 +7,7 @@ Must not know: the state machine beyond `Rules`, and what a setting makes the da
 """
 
 from coordd.config.access import AuditSettings, IdentitySettings, TlsSettings
+from coordd.config.differences import Difference, differences
 from coordd.config.problems import ConfigError
 from coordd.config.reading import ENVIRONMENT, OF_A_NAMESPACE, load, section_model
 from coordd.config.sections import (
@@ -27,6 +28,7 @@ from coordd.config.sections import (
     WorkerSettings,
 )
 from coordd.config.settings import DEFAULT_KINDS, DEFAULT_POOLS, DEFAULT_TYPES, Settings
+from coordd.config.spelling import NOTHING, spell_setting
 from coordd.config.things import KindSettings, LimitSettings, PoolSettings, TypeSettings
 from coordd.config.values import DEFAULT_NAMESPACE, UNIX, Length, Shown, parse_length
 
@@ -36,11 +38,13 @@ __all__ = [
     "DEFAULT_POOLS",
     "DEFAULT_TYPES",
     "ENVIRONMENT",
+    "NOTHING",
     "OF_A_NAMESPACE",
     "UNIX",
     "AgingSettings",
     "AuditSettings",
     "ConfigError",
+    "Difference",
     "EscalationSettings",
     "IdentitySettings",
     "KindSettings",
@@ -64,7 +68,9 @@ __all__ = [
     "TypeSettings",
     "WaitSettings",
     "WorkerSettings",
+    "differences",
     "load",
     "parse_length",
     "section_model",
+    "spell_setting",
 ]

@@ -12,8 +12,8 @@ from coordd.engine import Engine
 Answer = TypeVar("Answer")
 
 
-class Backend(Struct, kw_only=True, frozen=True):
-    """What every servicer is given.
+class Backend(Struct, kw_only=True):
+    """What every servicer is given; settings may change while it serves.
 
     wait_ns_default: how long a wait lasts that does not say. history_ns: how far back the history is kept.
     """

@@ -183,6 +183,14 @@ class Daemon:
         if self._guard is not None:
             self._guard.replace(settings.directory())
 
+    async def reload(self, settings: Settings) -> None:
+        """Go on under what `settings` say of what can change while it serves.
+
+        Raises: Misconfigured, with nothing changed; EngineError, StoreError if a namespace could not.
+        """
+        self.replace_identities(settings)
+        await self.worlds.reload(settings)
+
     async def stop(self, grace_s: float, hurry: asyncio.Event | None = None) -> None:
         """Grant nothing more, let calls end for up to `grace_s` or until `hurry` is set, then close all.
 

@@ -6,10 +6,9 @@ serve.
 """
 
 import asyncio
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Callable
+from contextlib import aclosing
 from typing import Final
 
 import structlog
@@ -22,6 +21,9 @@ from coordd.server.addresses import AddressUnusable
 from coordd.server.announcing import announcement
 from coordd.server.daemon import Daemon
 from coordd.server.log import configure_log
+from coordd.server.reloading import Reloader
+from coordd.server.signals import Signals, signals
+from coordd.server.supervisor import Supervisor
 from coordd.server.tasks import first
 from coordd.server.tls import Misconfigured
 from coordd.store.protocol import CommitFailed, StoreError, Unusable
@@ -39,10 +41,10 @@ _FAILED_GRACE_S: Final = 1.0
 _logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, read: Callable[[], Settings]) -> int:
     """Serve until told to stop; return the exit code. See `serve`."""
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
-        return runner.run(serve(settings))
+        return runner.run(serve(settings, read))
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:
@@ -53,9 +55,10 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-async def serve(settings: Settings) -> int:
+async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     """Serve until SIGTERM or SIGINT, or until the store fails; return the exit code.
 
+    SIGHUP has the settings read again, by `read`, which raises ConfigError.
     0: stopped. 2: a file that the settings name can't be used. 3: no store can be opened. 4: all stores
     failed. 5: the address can't be listened on.
     """
@@ -66,7 +69,7 @@ async def serve(settings: Settings) -> int:
     except Uninstalled as missing:
         _logger.error(str(missing))
         return EXIT_MISCONFIGURED
-    with _signals() as (stop, hurry):
+    with signals() as told:
         try:
             await daemon.start()
         except AddressUnusable as unusable:
@@ -84,28 +87,46 @@ async def serve(settings: Settings) -> int:
             _logger.info("metrics", address=daemon.telemetry.metrics_address)
         sys.stdout.write(announcement(daemon.address, settings))
         sys.stdout.flush()
-        return await _serve_until(daemon, stop, hurry, settings.server.drain_timeout_ns / SECOND)
+        return await _serve_until(daemon, told, Reloader(daemon, settings, read))
 
 
-async def _serve_until(daemon: Daemon, stop: asyncio.Event, hurry: asyncio.Event, grace_s: float) -> int:
+async def _serve_until(daemon: Daemon, told: Signals, reloader: Reloader) -> int:
     failure = asyncio.create_task(_failure(daemon))
     telling = asyncio.create_task(descriptors.tell_when_there_are_none())
+    supervisor = Supervisor()
     try:
-        await first(asyncio.shield(failure), stop.wait())
+        await _reload_until(failure, told, reloader, supervisor)
+        grace_s = reloader.settings.server.drain_timeout_ns / SECOND
         if failure.done():
             grace_s = min(grace_s, _FAILED_GRACE_S)
         else:
             _logger.info("stopping: waits up to %g s for calls under way", grace_s)
-        await daemon.stop(grace_s, hurry)
+        supervisor.stopping(f"stopping: waits up to {grace_s:g} s for calls under way")
+        await daemon.stop(grace_s, told.hurry)
     except StoreError as error:
         _logger.error(str(error))
         return EXIT_STORE_FAILED
     finally:
         failed = failure.done()
         failure.cancel()
+        await supervisor.close()
         telling.cancel()
     _logger.info("stopped")
     return EXIT_STORE_FAILED if failed else EXIT_STOPPED
+
+
+async def _reload_until(
+    failure: "asyncio.Task[None]", told: Signals, reloader: Reloader, supervisor: Supervisor
+) -> None:
+    """Serve, reading the configuration again when told to, until told to stop or nothing is left to serve."""
+    supervisor.ready(reloader.status)
+    while not (failure.done() or told.stop.is_set()):
+        await first(asyncio.shield(failure), told.stop.wait(), told.reload.wait())
+        if told.reload.is_set() and not told.stop.is_set():
+            told.reload.clear()
+            supervisor.reloading()
+            await reloader.reload()
+            supervisor.ready(reloader.status)
 
 
 async def _failure(daemon: Daemon) -> None:
@@ -147,22 +168,3 @@ async def _log_serving(daemon: Daemon, settings: Settings) -> None:
             bookings=counts.bookings,
             waiters=counts.waiters,
         )
-
-
-@contextmanager
-def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
-    """Return two events: the first is set by the first SIGTERM or SIGINT, the second by the second."""
-    stop, hurry = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-
-    def told() -> None:
-        (hurry if stop.is_set() else stop).set()
-
-    for number in numbers:
-        loop.add_signal_handler(number, told)
-    try:
-        yield stop, hurry
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)

@@ -26,10 +26,13 @@ class Worlds:
     """
 
     def __init__(self, settings: Settings, telemetry: Telemetry, *, clock: Clock | None = None) -> None:
-        self._settings = settings.worlds
+        self._settings = dict(settings.worlds)
         self.engines = {
             name: _engine(world, telemetry, name, clock if name == DEFAULT_NAMESPACE else None)
             for name, world in self._settings.items()
+        }
+        self._backends = {
+            name: _backend(self._settings[name], engine) for name, engine in self.engines.items()
         }
         # Those that could not be opened, and why.
         self.unusable: dict[str, Unusable] = {}
@@ -49,7 +52,7 @@ class Worlds:
         """Return a service's servicers, by `make`, as one that picks the namespace of each call."""
         return rpc.Routed(
             self._namespaces,
-            {name: make(_backend(self._settings[name], engine)) for name, engine in self.engines.items()},
+            {name: make(backend) for name, backend in self._backends.items()},
             self._quotas,
         )
 
@@ -63,6 +66,31 @@ class Worlds:
                 self._namespaces.fail(name)
         if len(self.unusable) == len(self.engines):
             raise self.unusable[DEFAULT_NAMESPACE]
+
+    async def reload(self, settings: Settings) -> None:
+        """Go on under what the settings say now of each namespace; one they don't know is left as it is.
+
+        Raises: EngineError, StoreError, of the first that could not, once all have tried.
+        """
+        ended = await asyncio.gather(
+            *(
+                self._reload(name, world)
+                for name, world in settings.worlds.items()
+                if name in self.engines and self._is_usable(name)
+            ),
+            return_exceptions=True,
+        )
+        for error in ended:
+            if error is not None:
+                raise error
+
+    async def _reload(self, name: str, world: Settings) -> None:
+        former, backend = self._settings[name], self._backends[name]
+        rules, retention_ns = world.rules(), world.store.history_retention_ns
+        if (rules, retention_ns) != (former.rules(), former.store.history_retention_ns):
+            await self.engines[name].reload(rules, history_retention_ns=retention_ns)
+        backend.wait_ns_default, backend.history_ns = world.waits.default_timeout_ns, retention_ns
+        self._settings[name] = world
 
     async def failures(self) -> AsyncGenerator[tuple[str, CommitFailed], None]:
         """Yield each namespace that fails from now on, and why; end when none is left."""
