@@ -20,6 +20,7 @@ def configure_log(settings: LogSettings) -> None:
     """Write the log to stderr, for people or as JSON: ours, and what libraries say from WARNING up."""
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
+        structlog.contextvars.merge_contextvars,
         add_call_id,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         *_renderers(is_json=settings.format == "json"),

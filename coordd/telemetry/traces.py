@@ -17,6 +17,7 @@ from opentelemetry import propagate, trace
 from opentelemetry.sdk.trace import Span
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Tracer, TracerProvider
 from opentelemetry.util.types import Attributes
+from structlog.contextvars import bind_contextvars
 
 from coordd.core.commands import WaitableCommand
 from coordd.core.machine import Command
@@ -49,6 +50,8 @@ class CallTraces:
         )
         # For as long as the task lasts, and that is the call.
         contexts.attach(trace.set_span_in_context(span, parent))
+        if span.is_recording():
+            bind_contextvars(trace_id=trace.format_trace_id(span.get_span_context().trace_id))
 
     def ended(self, call: Call, took_ns: int) -> None:
         """See CallObserver."""

@@ -11,6 +11,7 @@ import pytest
 from daemon_api import Api, DaemonProcess
 
 from coordd.v1 import admin_pb2, engagement_pb2
+from coordd_client import Client, CoorddError, blocking
 
 JSON_LOG = """
 [log]
@@ -26,6 +27,7 @@ class Logging:
 
     def __init__(self, process: DaemonProcess) -> None:
         self._process = process
+        self.address = process.address
         self.channel = grpc.aio.insecure_channel(process.address)
         self.api = Api(self.channel)
 
@@ -83,3 +85,20 @@ async def test_what_belongs_to_no_call_has_no_id_and_every_line_its_form(logging
         assert {"event", "level", "timestamp"} <= line.keys()
         assert ("call_id" in line) == (line["event"] == "call")
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", line["timestamp"])
+
+
+async def test_both_clients_tell_the_id_of_a_call_that_fails(logging: Logging) -> None:
+    ids = []
+    async with Client(logging.address, worker="w1") as client:
+        with pytest.raises(CoorddError) as caught:
+            await client.remaining_capacity("nothing")
+        ids.append(caught.value.call_id)
+
+    def ask() -> None:
+        with blocking.Client(logging.address, worker="w1") as client:
+            client.remaining_capacity("nothing")
+
+    with pytest.raises(CoorddError) as caught:
+        await asyncio.to_thread(ask)
+    ids.append(caught.value.call_id)
+    assert [line["call_id"] for line in await logging.lines() if line["event"] == "call"] == ids

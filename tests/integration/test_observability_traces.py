@@ -1,6 +1,7 @@
 """Traces: from a client's call through the daemon's decision to its commit, and over OTLP to a receiver."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -247,13 +248,18 @@ async def test_spans_reach_a_collector_that_the_environment_names(
     await server.start()
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("OTEL_SERVICE_NAME", "fleet-a")
-    config.write_text(config.read_text() + TRACED)  # noqa: ASYNC240
+    logged = '[log]\nlevel = "debug"\nformat = "json"\n'
+    config.write_text(config.read_text() + TRACED + logged)  # noqa: ASYNC240
     process = await DaemonProcess.start(config)
     async with Client(process.address, worker="w1") as client, client.lock("i", kind="analysis"):
         pass
     code, errors = await process.stop()
     await server.stop(0)
     assert (code, "Traceback" in errors) == (0, False), errors
+    lines = [json.loads(line) for line in errors.splitlines()]
+    assert [line["trace_id"] for line in lines if line["event"] == "call"] == [
+        span.trace_id.hex() for span in receiver.spans if span.name.startswith(SERVICE)
+    ]
     assert receiver.services == {"fleet-a"}
     names = {span.name for span in receiver.spans}
     assert {f"{SERVICE}/RequestLock", "decide RequestLock", "commit", "decide ReleaseLock"} <= names

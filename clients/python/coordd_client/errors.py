@@ -67,7 +67,10 @@ class CoorddError(Exception):
         reason: stable reason, UPPER_SNAKE; empty where the daemon gave none.
         metadata: the daemon's details.
         retry_after_s: seconds after which the daemon asks to be called again; None: it did not say.
+        call_id: finds the call in the daemon's log; empty where the daemon gave none.
     """
+
+    call_id: str = ""
 
     def __init__(
         self,
@@ -224,6 +227,7 @@ def from_call(call: grpc.RpcError) -> CoorddError:
     )
     if isinstance(error, Unavailable):
         error.pushback_s = _pushback_s(call)
+    error.call_id = _trailer(call, "x-request-id") or ""
     return error
 
 
@@ -263,11 +267,16 @@ def _details(status: status_pb2.Status | None) -> tuple[error_details_pb2.ErrorI
 
 def _pushback_s(call: grpc.RpcError) -> float | None:
     """Returns gRFC A6 pushback; what is not a number means, as there, that one must not retry."""
+    pushback_ms = _trailer(call, "grpc-retry-pushback-ms")
+    if pushback_ms is None:
+        return None
+    try:
+        return int(pushback_ms) / 1000
+    except ValueError:
+        return -1.0
+
+
+def _trailer(call: grpc.RpcError, name: str) -> str | None:
+    """Returns a value of the trailing metadata, None if there is none of that name."""
     trailers: Any = call.trailing_metadata()
-    for key, value in trailers or ():
-        if key == "grpc-retry-pushback-ms":
-            try:
-                return int(value) / 1000
-            except ValueError:
-                return -1.0
-    return None
+    return next((str(value) for key, value in trailers or () if key == name), None)
