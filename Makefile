@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 GRPCURL := $(BIN)/grpcurl
+LOAD := $(BIN)/coordd-load
 CONFIG ?= $(wildcard examples/coordd.toml)
 # What protos/ must stay compatible with. An intended break is listed in buf.yaml under breaking.ignore.
 PROTO_BASE ?= HEAD~1
@@ -27,8 +28,13 @@ $(VENV)/.stamp: requirements/dev.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(GRPCURL): tools/grpcurl/build.sh tools/grpcurl/go.mod tools/grpcurl/go.sum requirements/tools.txt | $(VENV)/.stamp
-	tools/grpcurl/build.sh $(CURDIR)/$(BIN)/python $(CURDIR)/$@
+$(GRPCURL): tools/build_go.sh tools/grpcurl/go.mod tools/grpcurl/go.sum requirements/tools.txt | $(VENV)/.stamp
+	tools/build_go.sh $(CURDIR)/$(BIN)/python grpcurl github.com/fullstorydev/grpcurl/cmd/grpcurl $(CURDIR)/$@
+	@touch $@
+
+# The load generator of `make bench-overload`; nothing else needs it.
+$(LOAD): tools/build_go.sh $(wildcard tools/load/*) requirements/tools.txt | $(VENV)/.stamp
+	tools/build_go.sh $(CURDIR)/$(BIN)/python load . $(CURDIR)/$@
 	@touch $@
 
 promtool: $(VENV)/.stamp ## have promtool and prometheus, from the distribution's package, for the tests of alerts
@@ -72,6 +78,12 @@ bench-namespaces: setup ## measure what a noisy fleet costs its neighbour; print
 
 bench-observability: setup ## measure what metrics and traces cost the daemon; prints JSON
 	$(BIN)/python -m bench.observability
+
+bench-overload: setup $(LOAD) ## three times what it can do, for MINUTES (1): goodput, latencies, memory; prints JSON
+	$(BIN)/python -m bench.overload --minutes $(or $(MINUTES),1)
+
+soak: setup ## a load in which everything is new all the time, for MINUTES (10): fails if something leaks; JSON
+	$(BIN)/python -m bench.soak --minutes $(or $(MINUTES),10)
 
 gen: $(VENV)/.stamp ## generate coordd/v1 and docs/api.md from protos/, docs/configuration.md from coordd/config
 	tools/gen.sh $(CURDIR)/$(BIN)/python $(CURDIR)

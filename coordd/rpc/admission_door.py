@@ -25,6 +25,7 @@ import grpc
 from coordd.rpc.admission import Admission, Place
 from coordd.rpc.admission_methods import SHEDDABLE
 from coordd.rpc.admission_refusals import refusals
+from coordd.rpc.call import Call, CallObserver
 from coordd.rpc.namespaces import named_in
 
 # A CRITICAL request says so here, too: at the door nobody has read its message.
@@ -89,12 +90,22 @@ def new_server(options: Sequence[tuple[str, int]]) -> grpc.aio.Server:
 
 
 class Door:
-    """The door of a server, for these handlers by full name of their method; to be made before it starts."""
+    """The door of a server, for these handlers by full name of their method; to be made before it starts.
 
-    def __init__(self, server: Any, handlers: Mapping[str, Any], admission: Admission) -> None:
+    Args: observer: sees the calls that are refused here; of the others their handlers tell.
+    """
+
+    def __init__(
+        self,
+        server: Any,
+        handlers: Mapping[str, Any],
+        admission: Admission,
+        observer: CallObserver | None = None,
+    ) -> None:
         self._server: Any = getattr(server, "_server", None)
         self._handlers = handlers
         self._admission = admission
+        self._observer = observer
         # The loop itself keeps only weak references to its tasks.
         self._tasks: set[asyncio.Task[None]] = set()
         if isinstance(self._server, _Core):
@@ -134,7 +145,7 @@ class Door:
             if is_vital or place is not None:
                 self._let_in(method, call, Arrival(now, place))
             else:
-                await self._refuse(call)
+                await self._refuse(method, call)
 
     def _place(self, call: Any, now: int) -> Place | None:
         admission = self._admission
@@ -164,13 +175,16 @@ class Door:
             # Also of one whose client went before its message came, so that no handler ever ran.
             task.add_done_callback(lambda _: place.leave())
 
-    async def _refuse(self, call: Any) -> None:
+    async def _refuse(self, method: str, call: Any) -> None:
         refusal = next(refusals(self._admission.level, self._admission.calls_max))
-        code, message = refusal.failure.code.value[0], refusal.failure.message
+        failure = refusal.failure
+        if self._observer is not None:
+            with Call(method, self._observer, 0, None) as seen:
+                seen.code, seen.reason = failure.code.name, failure.reason
         metadata = _core.SendInitialMetadataOperation((), 0)
         with suppress(_core.ExecuteBatchError):  # its client has gone
             await _core._send_error_status_from_server(
-                call, code, message, refusal.trailers, metadata, self._loop
+                call, failure.code.value[0], failure.message, refusal.trailers, metadata, self._loop
             )
 
     def _keep(self, task: asyncio.Task[None]) -> None:

@@ -102,7 +102,7 @@ class Daemon:
         )
         self._health = rpc.Health()
         self._server = self._make_server()
-        self.door = rpc.Door(self._server, self._calls.served, self.admission)
+        self.door = rpc.Door(self._server, self._calls.served, self.admission, self.telemetry.calls)
         self.address = ""
 
     @property

@@ -74,6 +74,11 @@ LOOP_LAG = _daemon.seconds(
     bounds=_SHORT_S,
 )
 
+TASKS = _daemon.gauge(
+    "tasks",
+    "Tasks of the event loop: some 3,000 that wait for calls, and two for each under way.",
+)
+
 _calls = Group("Calls", "service", "method")
 CALLS = _calls.counter("calls", "Calls that have ended, by gRPC status.", "code")
 CALLS_UNDER_WAY = _calls.gauge("calls_under_way", "Calls that have begun and not ended, streams included.")

@@ -84,6 +84,7 @@ class Metrics:
         own = [
             family(catalogue.BUILD, {(self._version,): 1}),
             family(catalogue.SERVING, {(): int(self._is_serving())}),
+            family(catalogue.TASKS, {(): len(asyncio.all_tasks())}),
         ]
         return _Scrape(own, copies, seen, self._runtime)
 

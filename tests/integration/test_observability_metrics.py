@@ -17,6 +17,7 @@ from coordd.v1 import admin_pb2, engagement_pb2, rate_limit_pb2, reservation_pb2
 # What is of no call: sizes, versions, times that pass by themselves.
 AMBIENT = (
     "build_info",
+    "tasks",
     "store_bytes",
     "event_loop_lag",
     "call_duration_seconds_sum",

@@ -18,11 +18,11 @@ func main() {
 	connections := flag.Int("connections", 16, "connections, used in turn")
 	seconds := flag.Float64("seconds", 10, "how long the load lasts")
 	warmUp := flag.Float64("warm-up", 2, "seconds at the start that are not counted")
-	clients := flag.Int("clients", 0, "closed loop: so many clients, each with one pair at a time")
-	pairs := flag.Float64("pairs", 0, "open loop: RequestLock a second, each granted one followed by ReleaseLock")
+	clients := flag.Int("clients", 0, "closed loop: so many clients, each with one lease at a time")
+	leases := flag.Float64("leases", 0, "open loop: RequestLock a second; each that is granted is renewed and released")
 	criticals := flag.Float64("critical", 0, "the same, of CRITICAL requests")
 	renewals := flag.Float64("renewals", 0, "RenewLock a second, of leases held from the start")
-	leases := flag.Int("leases", 100, "how many leases are held from the start, to be renewed")
+	held := flag.Int("held", 100, "how many leases are held from the start, to be renewed")
 	label := flag.String("label", "load", "begins the names of items and workers, so that runs do not meet")
 	flag.Parse()
 
@@ -37,12 +37,12 @@ func main() {
 		warmUp: time.Duration(*warmUp * float64(time.Second)),
 	}
 	if *renewals > 0 {
-		if err := run.hold(*leases); err != nil {
+		if err := run.hold(*held); err != nil {
 			log.Fatal(err)
 		}
 	}
 	report := run.do([]class{
-		{name: "pair", rate: *pairs, clients: *clients, call: run.lease(medium)},
+		{name: "lease", rate: *leases, clients: *clients, call: run.lease(medium)},
 		{name: "critical", rate: *criticals, call: run.lease(critical)},
 		{name: "renewal", rate: *renewals, call: run.renewal},
 	})
