@@ -33,6 +33,8 @@ from bench.figures import machine
 _CONFIG: Final = """
 [locks]
 memory = "20s"
+[kinds.analysis]
+ttl = "10s"
 [kinds.probe]
 min_interval = "15s"
 ttl = "10s"

@@ -63,10 +63,10 @@ class ServerSettings(Section):
         description="Longer messages are refused; the longest that can be right is below the least value.",
     )
     max_calls: Annotated[int, Field(ge=1, le=CALLS_IN_PROGRESS_MAX), Shown("calls", "")] = Field(
-        256,
+        1_000,
         description="So many calls that begin something or ask may be in progress at once, waits in a "
         "queue aside; further ones are refused at once with OVERLOADED. While calls wait for each other for "
-        "more than 20 ms it is less. Renewals, releases, reports and what operators do are always taken on.",
+        "more than 50 ms it is less. Renewals, releases, reports and what operators do are always taken on.",
     )
     drain_timeout_ns: Annotated[int, Length(0, HOUR)] = Field(
         10 * SECOND, description="How long calls in progress may take to end when the daemon is told to stop."

@@ -95,11 +95,15 @@ COMMANDS_PER_BATCH_MAX: Final = 256
 RECORDS_PER_BATCH_MAX: Final = 4_000
 
 # Admission. With fewer calls in progress than this there is not enough to fill a batch while one commits; and
-# so many are forty batches: whoever is last waits for a second. A delay that stands above 20 ms is felt by
-# whoever renews; it is looked at 20 times a second.
-CALLS_IN_PROGRESS_MIN: Final = 16
+# so many are forty batches: whoever is last waits for a second. A delay of 50 ms is half the shortest lease
+# there may be; it is looked at 20 times a second.
+CALLS_IN_PROGRESS_MIN: Final = 64
 CALLS_IN_PROGRESS_MAX: Final = 10_000
-DELAY_TARGET_NS: Final = 20 * MILLISECOND
+# To refuse a call takes a tenth of a millisecond, a fifth of what a lease does. Where nothing is answered at
+# all, since the disk has stopped, so many are refused all the same.
+REFUSALS_PER_SECOND_MIN: Final = 200
+REFUSALS_AT_ONCE_MAX: Final = 64
+DELAY_TARGET_NS: Final = 50 * MILLISECOND
 DELAY_INTERVAL_NS: Final = 50 * MILLISECOND
 
 # A released grant's request id is remembered for the configured time, but never for more than this many, so

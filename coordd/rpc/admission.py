@@ -4,11 +4,14 @@ Owns: the rule. What ends something, keeps it, or puts things right is always ta
 a renewal would only make more work. What begins something or only asks is taken on while fewer of its sort
 are in progress than the limit, CRITICAL ones up to half as many again, on a reserve of their own. The limit
 follows the delay: from when a call was taken until its handler ran is time spent waiting for others. While
-even the shortest such wait of an interval is above the target, there is a standing queue, and the limit
-falls; when the limit is what stood in the way, and the delay did not, it rises. Time is an argument (ns).
+such waits are longer than the target in the mean of an interval, the limit falls; when the limit is what
+stood in the way, and the delay did not, it rises. To refuse takes time, too:
+while calls are late, for each that is answered one may be refused, so that refusing can't take all there is.
+Time is an argument (ns).
 Must not know: gRPC, what a call does.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from coordd.core.limits import (
@@ -16,6 +19,8 @@ from coordd.core.limits import (
     DELAY_INTERVAL_NS,
     DELAY_TARGET_NS,
     MILLISECOND,
+    REFUSALS_AT_ONCE_MAX,
+    REFUSALS_PER_SECOND_MIN,
     SECOND,
 )
 from coordd.rpc.admission_shares import NOBODY, Shares
@@ -25,6 +30,7 @@ from coordd.rpc.admission_shares import NOBODY, Shares
 _AWAY_NS: Final = 100 * MILLISECOND
 _DOUBLINGS_MAX: Final = 6
 _LEVEL_NS: Final = SECOND
+_REFUSAL_NS: Final = SECOND // REFUSALS_PER_SECOND_MIN
 
 
 class Admission:
@@ -34,15 +40,20 @@ class Admission:
     """
 
     __slots__ = (
-        "_delay_ns_min",
+        "_credit",
+        "_delay_ns",
+        "_delays",
         "_interval_ends_at",
         "_is_binding",
+        "_is_late",
         "_level_ends_at",
+        "_refusal_due_at",
         "calls_max",
         "critical",
         "in_progress",
         "level",
         "limit",
+        "on_room",
         "refused",
         "shares",
     )
@@ -55,21 +66,22 @@ class Admission:
         self.in_progress = 0
         self.critical = 0
         self.refused = 0
-        # Of the present interval: the shortest delay, and whether the limit has stood in the way.
-        self._delay_ns_min: int | None = None
+        # Of the present interval: the delays, and whether the limit has stood in the way.
+        self._delay_ns = self._delays = 0
         self._is_binding = False
         self._interval_ends_at = 0
+        # Called when a place has become free.
+        self.on_room: Callable[[], None] | None = None
+        # Whether calls wait for each other; how many may be refused while they do, and when one more may be.
+        self._is_late = False
+        self._credit = 0
+        self._refusal_due_at = 0
         # How often the time to stay away is doubled now: see `away_ns`.
         self.level = 0
         self._level_ends_at = 0
 
-    @property
-    def is_full(self) -> bool:
-        """Whether only the reserve is left."""
-        return self.in_progress >= self.limit
-
-    def admit(self, now: int, *, is_critical: bool = False, namespace: str = NOBODY) -> "Place | None":
-        """Return the place of a call that begins something or asks, or None: it is refused."""
+    def admit(self, *, is_critical: bool = False, namespace: str = NOBODY) -> "Place | None":
+        """Return the place of a call that begins something or asks, or None: there is none."""
         if self.in_progress < self.limit or self.shares.has_room(namespace, self.limit):
             self.in_progress += 1
             self.shares.add(namespace)
@@ -78,8 +90,31 @@ class Admission:
         if is_critical and self.critical < (self.limit + 1) // 2:
             self.critical += 1
             return Place(self, is_reserved=True, namespace=namespace)
-        self._refuse(now)
         return None
+
+    def refuse(self, now: int) -> None:
+        """Count a call that is refused: those after it are told to stay away for longer."""
+        self.refused += 1
+        if now >= self._level_ends_at:
+            # A second in which nobody was refused halves it, and so does each that has passed since.
+            quiet = (now - self._level_ends_at) // _LEVEL_NS
+            self.level = min(_DOUBLINGS_MAX, max(0, self.level + 1 - quiet)) if self._level_ends_at else 0
+            self._level_ends_at = now + _LEVEL_NS
+
+    def may_refuse(self, now: int) -> bool:
+        """Whether there is time to say so to one more; if there is, it is taken.
+
+        There is while nothing is late; else for one for each call that is answered, and a few besides.
+        """
+        if not self._is_late:
+            return True
+        if self._credit:
+            self._credit -= 1
+            return True
+        if now < self._refusal_due_at:
+            return False
+        self._refusal_due_at = now + _REFUSAL_NS
+        return True
 
     def leave(self, *, is_reserved: bool, namespace: str) -> None:
         """Let a call's place be another's."""
@@ -88,20 +123,25 @@ class Admission:
         else:
             self.in_progress -= 1
             self.shares.remove(namespace)
+        self._credit = min(self._credit + 1, REFUSALS_AT_ONCE_MAX)
+        if self.on_room is not None:
+            self.on_room()
 
     def delayed(self, delay_ns: int, now: int) -> None:
         """Take in how long a call, of whatever sort, has waited for its handler to run."""
-        if self._delay_ns_min is None or delay_ns < self._delay_ns_min:
-            self._delay_ns_min = delay_ns
+        self._delay_ns += delay_ns
+        self._delays += 1
         if now >= self._interval_ends_at:
             self._adapt()
             self._interval_ends_at = now + DELAY_INTERVAL_NS
-            self._delay_ns_min, self._is_binding = None, False
+            self._delay_ns, self._delays, self._is_binding = 0, 0, False
 
     # --------------------------------------------------------------------------------------------------------
 
     def _adapt(self) -> None:
-        if self._delay_ns_min is not None and self._delay_ns_min > DELAY_TARGET_NS:
+        delay_ns = self._delay_ns // self._delays
+        self._is_late = delay_ns > DELAY_TARGET_NS // 2
+        if delay_ns > DELAY_TARGET_NS:
             self.limit = max(self._floor, self.limit - self.limit // 5)
         elif self._is_binding:
             self.limit = min(self.calls_max, self.limit + 1 + self.limit // 16)
@@ -109,14 +149,6 @@ class Admission:
     @property
     def _floor(self) -> int:
         return min(CALLS_IN_PROGRESS_MIN, self.calls_max)
-
-    def _refuse(self, now: int) -> None:
-        self.refused += 1
-        if now >= self._level_ends_at:
-            # A second in which nobody was refused halves it, and so does each that has passed since.
-            quiet = (now - self._level_ends_at) // _LEVEL_NS
-            self.level = min(_DOUBLINGS_MAX, max(0, self.level + 1 - quiet)) if self._level_ends_at else 0
-            self._level_ends_at = now + _LEVEL_NS
 
 
 class Place:
@@ -128,6 +160,11 @@ class Place:
         self._admission: Admission | None = admission
         self._namespace = namespace
         self.is_reserved = is_reserved
+
+    @property
+    def is_left(self) -> bool:
+        """Whether it is another's."""
+        return self._admission is None
 
     def leave(self) -> None:
         """Let it be another's."""

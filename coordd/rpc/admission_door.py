@@ -14,6 +14,7 @@ the handlers alone, and a refusal costs what an answer does.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
@@ -22,17 +23,21 @@ from typing import Any, Final
 
 import grpc
 
+from coordd.core.limits import MILLISECOND
 from coordd.rpc.admission import Admission, Place
-from coordd.rpc.admission_methods import SHEDDABLE
+from coordd.rpc.admission_methods import CRITICAL, SHEDDABLE
 from coordd.rpc.admission_refusals import refusals
+from coordd.rpc.admission_shares import NOBODY
 from coordd.rpc.call import Call, CallObserver
-from coordd.rpc.namespaces import named_in
-
-# A CRITICAL request says so here, too: at the door nobody has read its message.
-CRITICAL_HEADER: Final = ("coordd-priority", "critical")
+from coordd.rpc.namespaces import named
 
 # Calls of one method that are asked for at once. More make a burst's refusals cheaper, up to about so many.
 _TAKERS_PER_METHOD: Final = 64
+
+# How often calls in hand are looked at, at least; and how long a message may be on its way after its headers
+# before its call has to find a place anew.
+_TURN_S: Final = 0.005
+_MESSAGE_NS: Final = 50 * MILLISECOND
 
 # Not typed, and not to be: what of it is used is written down in _NEEDED.
 _core: Final[Any] = import_module("grpc._cython.cygrpc")
@@ -49,13 +54,14 @@ _NEEDED: Final = (
 
 
 class Arrival:
-    """A call that was let in: when, and its place, None if it needs none."""
+    """A call that was let in: when, its place, None if it needs none, and whether its handler has begun."""
 
-    __slots__ = ("at", "place")
+    __slots__ = ("at", "has_begun", "place")
 
     def __init__(self, at: int, place: Place | None) -> None:
         self.at = at
         self.place = place
+        self.has_begun = False
 
 
 # Of the call whose handler runs; None: gRPC took it by itself.
@@ -106,6 +112,11 @@ class Door:
         self._handlers = handlers
         self._admission = admission
         self._observer = observer
+        # Calls in hand for which there is neither a place nor the time to refuse them, in order of arrival.
+        self._in_hand: deque[asyncio.Future[None]] = deque()
+        self._is_timed = False
+        # Those let in, until their messages have had time to come.
+        self._let: deque[Arrival] = deque()
         # The loop itself keeps only weak references to its tasks.
         self._tasks: set[asyncio.Task[None]] = set()
         if isinstance(self._server, _Core):
@@ -123,6 +134,7 @@ class Door:
         """
         if self.is_possible:
             self._loop = asyncio.get_running_loop()
+            self._admission.on_room = self._next_in_hand
             for method in self._handlers:
                 for _ in range(_TAKERS_PER_METHOD):
                     self._keep(self._loop.create_task(self._take(method)))
@@ -134,35 +146,65 @@ class Door:
     # --------------------------------------------------------------------------------------------------------
 
     async def _take(self, method: str) -> None:
-        server, name, is_vital = self._server, method.encode(), method not in SHEDDABLE
+        server, name = self._server, method.encode()
+        is_critical = method in CRITICAL
+        is_vital = not is_critical and method not in SHEDDABLE
         while server.is_running():
             try:
                 call = await server._request_registered_call(name)
             except _core._RequestCallError:
                 continue  # the server stops, or that call has gone
-            now = time.monotonic_ns()
-            place = None if is_vital else self._place(call, now)
-            if is_vital or place is not None:
-                self._let_in(method, call, Arrival(now, place))
+            if is_vital:
+                self._let_in(method, call, Arrival(time.monotonic_ns(), None))
             else:
-                await self._refuse(method, call)
+                await self._settle(method, call, is_critical=is_critical)
 
-    def _place(self, call: Any, now: int) -> Place | None:
-        admission = self._admission
-        if admission.shares.is_one and not admission.is_full:
-            return admission.admit(now)
-        metadata = self._metadata(call)
-        return admission.admit(
-            now,
-            is_critical=CRITICAL_HEADER in metadata,
-            namespace=admission.shares.known(named_in(metadata)),
-        )
+    async def _settle(self, method: str, call: Any, *, is_critical: bool) -> None:
+        """Let a call in, or refuse it; it waits in hand while there is room for neither."""
+        arrived_at, namespace = time.monotonic_ns(), self._namespace(call)
+        while True:
+            now = time.monotonic_ns()
+            self._give_up_places(now)
+            place = self._admission.admit(is_critical=is_critical, namespace=namespace)
+            if place is not None:
+                arrived = Arrival(arrived_at, place)
+                self._let.append(arrived)
+                return self._let_in(method, call, arrived)
+            if self._admission.may_refuse(now):
+                return await self._refuse(method, call, now)
+            await self._turn()
 
-    def _metadata(self, call: Any) -> Sequence[tuple[str, str | bytes]]:
-        metadata: Sequence[tuple[str, str | bytes]] = _core._ServicerContext(
-            call, None, None, self._loop
-        ).invocation_metadata()
-        return metadata
+    def _namespace(self, call: Any) -> str:
+        shares = self._admission.shares
+        if shares.is_one:
+            return NOBODY
+        context = _core._ServicerContext(call, None, None, self._loop)
+        return shares.known(named(context))
+
+    async def _turn(self) -> None:
+        if not self._is_timed:
+            self._is_timed = True
+            self._loop.call_later(_TURN_S, self._on_time)
+        turn = self._loop.create_future()
+        self._in_hand.append(turn)
+        await turn
+
+    def _next_in_hand(self) -> None:
+        if self._in_hand and not (turn := self._in_hand.popleft()).done():
+            turn.set_result(None)
+
+    def _on_time(self) -> None:
+        # By now some can be refused; those that can't go on waiting, in the same order.
+        self._is_timed = False
+        for _ in range(len(self._in_hand)):
+            self._next_in_hand()
+
+    def _give_up_places(self, now: int) -> None:
+        """Take the places back of calls whose messages have not come: whoever sends none would keep them."""
+        while self._let and self._let[0].at + _MESSAGE_NS < now:
+            arrived = self._let.popleft()
+            if not arrived.has_begun and arrived.place is not None:
+                arrived.place.leave()
 
     def _let_in(self, method: str, call: Any, arrived: Arrival) -> None:
         # The task, and the one it makes in turn, begin with a copy of this.
@@ -175,7 +217,8 @@ class Door:
             # Also of one whose client went before its message came, so that no handler ever ran.
             task.add_done_callback(lambda _: place.leave())
 
-    async def _refuse(self, method: str, call: Any) -> None:
+    async def _refuse(self, method: str, call: Any, now: int) -> None:
+        self._admission.refuse(now)
         refusal = next(refusals(self._admission.level, self._admission.calls_max))
         failure = refusal.failure
         if self._observer is not None:

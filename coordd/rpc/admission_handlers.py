@@ -1,7 +1,7 @@
 """Admission where a handler runs: for calls that the door has let in, and for those that did not come by it.
 
 Rules: a call holds its place until it is answered; a wait only until it is told its place in the queue, for
-then it costs next to nothing until its turn comes. Whoever says CRITICAL at the door must mean it.
+then it costs next to nothing until its turn comes. Whoever comes by the lane for CRITICAL must be it.
 Must not know: services.
 """
 
@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import Any
 
 from coordd.rpc.admission import Admission, Place
-from coordd.rpc.admission_door import Arrival, arrival
+from coordd.rpc.admission_door import arrival
 from coordd.rpc.admission_refusals import Overloaded, refusals
 from coordd.rpc.namespaces import named
 from coordd.v1 import common_pb2
@@ -48,24 +48,20 @@ def admitted_stream(behaviour: Any, admission: Admission) -> Any:
 
 def _enter(request: Any, context: Any, admission: Admission) -> Place:
     now = time.monotonic_ns()
-    arrived = arrival.get()
-    if arrived is None:
-        namespace = admission.shares.known(named(context))
-        place = admission.admit(now, is_critical=_is_critical(request), namespace=namespace)
-    else:
+    place, arrived = None, arrival.get()
+    if arrived is not None:
         admission.delayed(now - arrived.at, now)
-        place = _confirmed(request, arrived)
-    if place is None:
-        raise Overloaded(next(refusals(admission.level, admission.calls_max)))
-    return place
-
-
-def _confirmed(request: Any, arrived: Arrival) -> Place | None:
-    """Return the place that the door gave, unless it was given for what the request is not."""
-    place = arrived.place
-    if place is not None and place.is_reserved and not _is_critical(request):
+        arrived.has_begun = True
+        place = arrived.place
+    if place is None or place.is_left:
+        namespace = admission.shares.known(named(context))
+        place = admission.admit(is_critical=_is_critical(request), namespace=namespace)
+    elif place.is_reserved and not _is_critical(request):
         place.leave()
-        return None
+        place = None
+    if place is None:
+        admission.refuse(now)
+        raise Overloaded(next(refusals(admission.level, admission.calls_max)))
     return place
 
 

@@ -60,3 +60,17 @@ SHEDDABLE: Final = frozenset(
         "/coordd.v1.ReservationService/ReserveResource",
     }
 )
+
+# CRITICAL requests have a lane of their own: the same methods under another service's name, with the same
+# messages and handlers. So nothing has to be read to know them, and they stand in no line with the others.
+LANE: Final = ".Critical"
+CRITICAL: Final = {
+    f"/coordd.v1.{service}{LANE}/{method}": f"/coordd.v1.{service}/{method}"
+    for service, methods in {
+        "BundleService": ("AcquireBundle", "AwaitBundle"),
+        "EngagementService": ("RequestLock", "AwaitLock"),
+        "RateLimitService": ("CanMakeRequest", "AwaitPermit", "ScheduleRequest"),
+        "ReservationService": ("ReserveResource", "AwaitReservation", "ReserveApiQuota", "CheckAvailability"),
+    }.items()
+    for method in methods
+}

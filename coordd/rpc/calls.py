@@ -10,7 +10,7 @@ call.
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Final
@@ -25,7 +25,7 @@ from coordd.engine import EngineError
 from coordd.rpc import errors
 from coordd.rpc.admission import Admission
 from coordd.rpc.admission_handlers import admitted_stream, admitted_unary
-from coordd.rpc.admission_methods import SHEDDABLE
+from coordd.rpc.admission_methods import CRITICAL, SHEDDABLE
 from coordd.rpc.admission_refusals import Overloaded
 from coordd.rpc.audit import AuditTrail
 from coordd.rpc.call import Call, CallObserver
@@ -105,6 +105,13 @@ class Calls:
         wrapped = {name: self._wrapped(f"/{service}/{name}", handler) for name, handler in handlers.items()}
         self.served.update({f"/{service}/{name}": handler for name, handler in wrapped.items()})
         return service, wrapped
+
+    def lanes(self) -> Iterator[tuple[str, dict[str, Handler]]]:
+        """Yield the lanes for CRITICAL requests as services, once all that they lead to has its handlers."""
+        for lane, method in CRITICAL.items():
+            self.served[lane] = self.served[method]
+            _, service, name = lane.split("/")
+            yield service, {name: self.served[method]}
 
     def _wrapped(self, method: str, handler: Handler) -> Handler:
         parse, guard = tolerant(handler.request_deserializer), self._guard

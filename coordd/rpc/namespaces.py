@@ -6,7 +6,7 @@ nothing, and the others go on.
 Must not know: any service, and what a namespace is made of.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from coordd.core.errors import NotFound
@@ -46,13 +46,8 @@ class Namespaces:
 
 
 def named(context: Context) -> str:
-    """Return the namespace that a call names."""
-    return named_in(context.invocation_metadata() or ())
-
-
-def named_in(metadata: Iterable[tuple[str, str | bytes]]) -> str:
     """Return the namespace that a call names in its metadata."""
-    for key, value in metadata:
+    for key, value in context.invocation_metadata() or ():
         if key == KEY:
             return str(value)
     return DEFAULT

@@ -47,11 +47,12 @@ OPTIONS: Final[Mapping[str, int]] = {
     "grpc.so_reuseport": 0,
     # A waiter is a stream, so one process may well have many; but no one peer may take all the memory.
     "grpc.max_concurrent_streams": 10_000,
-    # Calls that have arrived and not begun; above the first number grpc cancels some by lot, above the second
-    # all. By default that is 1,000, which one client can fill with calls that it takes back at once: and it
-    # was others' calls that were cancelled. A call that waits costs about 10 KiB.
-    "grpc.server.max_pending_requests": 10_000,
-    "grpc.server.max_pending_requests_hard_limit": 20_000,
+    # Calls of one method that have arrived and that nobody has taken; where there is not even the time to
+    # refuse them, gRPC's core ends them (CANCELLED), ever more by lot between these two. So nobody stands in
+    # a line longer than a tenth of a second. Calls that are taken back at once do not fill it: the door takes
+    # 64 of each method at a time, and has done with those at once.
+    "grpc.server.max_pending_requests": 100,
+    "grpc.server.max_pending_requests_hard_limit": 200,
     # Clients ask every 10 s whether we are there, also with no call under way; by default grpc bans them for
     # it. Half of that, since the network may deliver two of them close together.
     "grpc.keepalive_permit_without_calls": 1,
@@ -117,6 +118,8 @@ class Daemon:
             # By method, as generated code does it: grpc.aio then has a call of each waiting to be taken, and
             # not one of all (measured with 64 clients: 15 % less time per call).
             server.add_registered_method_handlers(*self._calls.handlers(add, self.worlds.servicer(servicer)))
+        for lane in self._calls.lanes():
+            server.add_registered_method_handlers(*lane)
         reflected = reflection.aio.ReflectionServicer((*rpc.SERVICES, HEALTH, reflection.SERVICE_NAME))
         for service, add_service in (
             (self._health, health_pb2_grpc.add_HealthServicer_to_server),

@@ -193,7 +193,7 @@ async def test_the_health_of_each_can_be_asked_for(channel: Any) -> None:
 async def test_who_fills_the_daemon_is_refused_and_not_its_neighbour(
     two: Daemon, api: Api, blue: Api
 ) -> None:
-    places = [two.admission.admit(0, namespace="blue") for _ in range(two.admission.limit)]
+    places = [two.admission.admit(namespace="blue") for _ in range(two.admission.limit)]
     assert (await refusal(blue.lock()))[:2] == ("RESOURCE_EXHAUSTED", "OVERLOADED")
     await api.lock()
     assert (await refusal(blue.lock()))[:2] == ("RESOURCE_EXHAUSTED", "OVERLOADED")

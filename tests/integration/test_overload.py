@@ -17,8 +17,6 @@ from coordd.rpc import admission_door
 from coordd.server import Daemon
 from coordd.v1 import common_pb2, engagement_pb2
 
-CRITICAL = (("coordd-priority", "critical"),)
-
 
 class Disk:
     """Stands before a daemon's store; while it is held, no commit ends."""
@@ -74,6 +72,15 @@ async def disk(daemon: Daemon) -> AsyncIterator[Disk]:
 def request(worker: str, priority: int = 0) -> engagement_pb2.RequestLockRequest:
     """Return a request for an item of its own."""
     return engagement_pb2.RequestLockRequest(item=worker, worker=worker, kind="analysis", priority=priority)
+
+
+def critical(api: Api, request: engagement_pb2.RequestLockRequest) -> Any:
+    """Call by the lane for CRITICAL requests."""
+    return api.channel.unary_unary(
+        "/coordd.v1.EngagementService.Critical/RequestLock",
+        request_serializer=engagement_pb2.RequestLockRequest.SerializeToString,
+        response_deserializer=engagement_pb2.RequestLockResponse.FromString,
+    )(request)
 
 
 def is_so(claim: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
@@ -142,20 +149,19 @@ async def test_renewals_and_releases_are_always_taken_on(api: Api, disk: Disk) -
 
 async def test_critical_requests_have_a_reserve(api: Api, disk: Disk, daemon: Daemon) -> None:
     first = await begun(api, disk, "w1")
-    critical = request("w2", common_pb2.PRIORITY_CRITICAL)
-    second = asyncio.ensure_future(api.engagement.RequestLock(critical, metadata=CRITICAL))
+    second = asyncio.ensure_future(critical(api, request("w2", common_pb2.PRIORITY_CRITICAL)))
     await until(is_so(lambda: daemon.admission.critical == 1))
     third = request("w3", common_pb2.PRIORITY_CRITICAL)
-    assert (await refusal(api.engagement.RequestLock(third, metadata=CRITICAL)))[1] == "OVERLOADED"
+    assert (await refusal(critical(api, third)))[1] == "OVERLOADED"
     disk.go_on()
     assert (await first).HasField("granted")
     assert (await second).HasField("granted")
 
 
-async def test_who_only_says_critical_at_the_door_is_refused(api: Api, disk: Disk) -> None:
+async def test_who_comes_by_the_lane_and_is_not_critical_is_refused(api: Api, disk: Disk) -> None:
     first = await begun(api, disk, "w1")
     medium = request("w2", common_pb2.PRIORITY_MEDIUM)
-    assert (await refusal(api.engagement.RequestLock(medium, metadata=CRITICAL)))[1] == "OVERLOADED"
+    assert (await refusal(critical(api, medium)))[1] == "OVERLOADED"
     disk.go_on()
     await first
 
@@ -179,3 +185,21 @@ async def test_a_call_that_is_cancelled_leaves_its_place(api: Api, disk: Disk, d
     disk.go_on()
     await until(is_so(lambda: daemon.admission.in_progress == 0))
     assert (await api.lock("w2", "w2")).worker == "w2"
+
+
+async def test_calls_whose_messages_do_not_come_keep_no_place(api: Api, daemon: Daemon) -> None:
+    if not daemon.door.is_possible:
+        pytest.skip("without the door a place is taken when the message has come")
+    async with grpc.aio.insecure_channel(daemon.address) as channel:
+        # As a stream to the same method, so that headers go and nothing follows.
+        silent = channel.stream_stream("/coordd.v1.EngagementService/RequestLock")()
+        await until(is_so(lambda: daemon.admission.in_progress == 1))
+        await until(lambda: _is_granted(api))
+        silent.cancel()
+
+
+async def _is_granted(api: Api) -> bool:
+    try:
+        return (await api.engagement.RequestLock(request("w1"))).HasField("granted")
+    except grpc.aio.AioRpcError:
+        return False

@@ -11,13 +11,12 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
 const (
-	service  = "/coordd.v1.EngagementService/"
+	service  = "/coordd.v1.EngagementService"
 	medium   = 2
 	critical = 4
 	success  = 1
@@ -50,9 +49,8 @@ func dial(address string, count int) (*daemon, error) {
 	return d, nil
 }
 
-func (d *daemon) call(method string, request []byte, header ...string) ([]byte, error) {
+func (d *daemon) call(method string, request []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
-	ctx = metadata.AppendToOutgoingContext(ctx, header...)
 	defer cancel()
 	var reply []byte
 	connection := d.connections[d.next.Add(1)%uint64(len(d.connections))]
@@ -68,12 +66,12 @@ func (d *daemon) requestLock(item, worker string, priority uint64, ttl time.Dura
 		request = protowire.AppendBytes(protowire.AppendTag(request, 4, protowire.BytesType), length)
 	}
 	request = number(request, 5, priority)
-	var header []string
+	lane := ""
 	if priority == critical {
 		// At the door of a busy daemon nobody reads the message.
-		header = []string{"coordd-priority", "critical"}
+		lane = ".Critical"
 	}
-	reply, err := d.call("RequestLock", request, header...)
+	reply, err := d.call(lane+"/RequestLock", request)
 	if err != nil {
 		return 0, err
 	}
@@ -90,12 +88,12 @@ func (d *daemon) requestLock(item, worker string, priority uint64, ttl time.Dura
 
 func (d *daemon) releaseLock(item, worker string, token uint64) error {
 	request := number(number(text(text(nil, 1, item), 2, worker), 3, token), 4, success)
-	_, err := d.call("ReleaseLock", request)
+	_, err := d.call("/ReleaseLock", request)
 	return err
 }
 
 func (d *daemon) renewLock(item, worker string, token uint64) error {
-	_, err := d.call("RenewLock", number(text(text(nil, 1, item), 2, worker), 3, token))
+	_, err := d.call("/RenewLock", number(text(text(nil, 1, item), 2, worker), 3, token))
 	return err
 }
 

@@ -29,7 +29,7 @@ from coordd_client.holdings import (
     PermitHolding,
     ReservationHolding,
 )
-from coordd_client.messages import Call, Method, Page, Terms, Wait, codecs, stream_ended
+from coordd_client.messages import Call, Method, Page, Terms, Wait, codecs, path_of, stream_ended
 from coordd_client.retries import Backoff, Config
 from coordd_client.target import Target, Tls
 from coordd_client.transport import CHANNEL_OPTIONS
@@ -112,7 +112,7 @@ class _Caller:
 
     def _try(self, method: Method[Any, Any], request: Any, timeout_s: float) -> Any:
         try:
-            rpc = self._channel.unary_unary(method.path, **codecs(method))
+            rpc = self._channel.unary_unary(path_of(method, request), **codecs(method))
             with self._attempt(method.path) as metadata:
                 return rpc(request, timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as error:
@@ -122,11 +122,12 @@ class _Caller:
         self, wait: Wait[T], left_s: float, on_queued: OnQueued | None, backoff: Backoff
     ) -> Stamped[T]:
         timeout_s = left_s + self.config.wait_grace_s
-        stream = self._channel.unary_stream(wait.method.path, **codecs(wait.method))
+        request = wait.within(left_s)
+        stream = self._channel.unary_stream(path_of(wait.method, request), **codecs(wait.method))
         try:
             with (
                 self._attempt(wait.method.path) as metadata,
-                cancelled(stream(wait.within(left_s), timeout=timeout_s, metadata=metadata)) as messages,
+                cancelled(stream(request, timeout=timeout_s, metadata=metadata)) as messages,
             ):
                 for message in messages:
                     backoff.reset()

@@ -19,7 +19,7 @@
     │   └── OutOfRange          more than can ever be granted
     ├── QueueFull               too many wait or have booked; `.retry_after_s` says when to come back
     ├── DeadlineExceeded        no answer in time; whether it happened is not known
-    └── Unavailable             no daemon there, or it drains, and retries ran out
+    └── Unavailable             no daemon there, or it drains or has too much to do, and retries ran out
 
 Each carries `reason` (UPPER_SNAKE, stable; what a program looks at) and `metadata` (the parts of the
 message that vary) of the daemon's google.rpc.ErrorInfo. What the client itself finds wrong has the reason
@@ -173,7 +173,7 @@ class DeadlineExceeded(CoorddError):
 
 
 class Unavailable(CoorddError):
-    """No daemon there, or it is draining. Raised once retries ran out.
+    """No daemon there, or it is draining or has too much to do. Raised once retries ran out.
 
     Attributes:
         pushback_s: what a `grpc-retry-pushback-ms` trailer asked for; None: nothing; negative: do not retry.
@@ -194,6 +194,7 @@ _BY_REASON: Mapping[str, type[CoorddError]] = {
     "BOOKING_LAPSED": BookingLapsed,
     "SESSION_TAKEN": SessionTaken,
     "SESSION_SUPERSEDED": SessionTaken,
+    "OVERLOADED": Unavailable,
 }
 _BY_CODE: Mapping[grpc.StatusCode, type[CoorddError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,

@@ -12,7 +12,7 @@ import grpc
 
 from coordd_client.attempts import attempts, cancelled
 from coordd_client.errors import raise_for
-from coordd_client.messages import Method, ReplyT, RequestT, codecs
+from coordd_client.messages import Method, ReplyT, RequestT, codecs, path_of
 from coordd_client.target import Target
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class GrpcTransport:
 
     async def call(self, method: Method[RequestT, ReplyT], request: RequestT, timeout_s: float) -> ReplyT:
         """See Transport."""
-        rpc = self._open().unary_unary(method.path, **codecs(method))
+        rpc = self._open().unary_unary(path_of(method, request), **codecs(method))
         try:
             with self._attempt(method.path) as metadata:
                 reply: ReplyT = await rpc(request, timeout=timeout_s, metadata=metadata)
@@ -105,7 +105,7 @@ class GrpcTransport:
         self, method: Method[RequestT, ReplyT], request: RequestT, timeout_s: float
     ) -> AsyncGenerator[ReplyT, None]:
         """See Transport."""
-        rpc = self._open().unary_stream(method.path, **codecs(method))
+        rpc = self._open().unary_stream(path_of(method, request), **codecs(method))
         try:
             with (
                 self._attempt(method.path) as metadata,

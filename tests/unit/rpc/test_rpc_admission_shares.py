@@ -12,7 +12,7 @@ def admission(*names: str) -> Admission:
 
 def admitted(admission: Admission, namespace: str, count: int) -> list[Place]:
     """Ask so often; return the places that were given."""
-    places = [admission.admit(0, namespace=namespace) for _ in range(count)]
+    places = [admission.admit(namespace=namespace) for _ in range(count)]
     return [place for place in places if place is not None]
 
 
