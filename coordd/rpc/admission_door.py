@@ -134,7 +134,7 @@ class Door:
         """
         if self.is_possible:
             self._loop = asyncio.get_running_loop()
-            self._admission.on_room = self._next_in_hand
+            self._admission.on_room = self._on_room
             for method in self._handlers:
                 for _ in range(_TAKERS_PER_METHOD):
                     self._keep(self._loop.create_task(self._take(method)))
@@ -183,8 +183,7 @@ class Door:
 
     async def _turn(self) -> None:
         if not self._is_timed:
-            self._is_timed = True
-            self._loop.call_later(_TURN_S, self._on_time)
+            self._time()
         turn = self._loop.create_future()
         self._in_hand.append(turn)
         await turn
@@ -193,11 +192,21 @@ class Door:
         if self._in_hand and not (turn := self._in_hand.popleft()).done():
             turn.set_result(None)
 
+    def _on_room(self) -> None:
+        # A place for one, and for one more the time to refuse it.
+        self._next_in_hand()
+        self._next_in_hand()
+
     def _on_time(self) -> None:
-        # By now some can be refused; those that can't go on waiting, in the same order.
+        # By now there is time to refuse one, whatever has been answered.
         self._is_timed = False
-        for _ in range(len(self._in_hand)):
-            self._next_in_hand()
+        self._next_in_hand()
+        if self._in_hand:
+            self._time()
+
+    def _time(self) -> None:
+        self._is_timed = True
+        self._loop.call_later(_TURN_S, self._on_time)
 
     def _give_up_places(self, now: int) -> None:
         """Take the places back of calls whose messages have not come: whoever sends none would keep them."""
