@@ -105,8 +105,8 @@ def _offered(daemon: Serving, leases_per_s: float, seconds: float, label: str) -
 
 def _goodput(report: Report) -> float:
     """Return the leases a second that were taken, renewed and given back."""
-    endings = report["lease_release"]["endings"]
-    return float(endings["ok"]["per_s"]) if "ok" in endings else 0.0
+    given_back = [report[step]["endings"] for step in ("lease_release", "critical_release") if step in report]
+    return sum(float(endings["ok"]["per_s"]) for endings in given_back if "ok" in endings)
 
 
 @contextmanager

@@ -6,8 +6,8 @@ are in progress than the limit, CRITICAL ones up to half as many again, on a res
 follows the delay: from when a call was taken until its handler ran is time spent waiting for others. While
 such waits are longer than the target in the mean of an interval, the limit falls; when the limit is what
 stood in the way, and the delay did not, it rises. To refuse takes time, too:
-while calls are late, for each that is answered one may be refused, so that refusing can't take all there is.
-Time is an argument (ns).
+while calls are late, for every two that are answered one may be refused, so that refusing can't take all there
+is. Time is an argument (ns).
 Must not know: gRPC, what a call does.
 """
 
@@ -30,6 +30,7 @@ from coordd.rpc.admission_shares import NOBODY, Shares
 _AWAY_NS: Final = 100 * MILLISECOND
 _DOUBLINGS_MAX: Final = 6
 _LEVEL_NS: Final = SECOND
+_ANSWERS_PER_REFUSAL: Final = 2
 _REFUSAL_NS: Final = SECOND // REFUSALS_PER_SECOND_MIN
 
 
@@ -104,12 +105,12 @@ class Admission:
     def may_refuse(self, now: int) -> bool:
         """Whether there is time to say so to one more; if there is, it is taken.
 
-        There is while nothing is late; else for one for each call that is answered, and a few besides.
+        There is while nothing is late; else for one for every two calls that are answered, and a few besides.
         """
         if not self._is_late:
             return True
-        if self._credit:
-            self._credit -= 1
+        if self._credit >= _ANSWERS_PER_REFUSAL:
+            self._credit -= _ANSWERS_PER_REFUSAL
             return True
         if now < self._refusal_due_at:
             return False
@@ -123,7 +124,7 @@ class Admission:
         else:
             self.in_progress -= 1
             self.shares.remove(namespace)
-        self._credit = min(self._credit + 1, REFUSALS_AT_ONCE_MAX)
+        self._credit = min(self._credit + 1, _ANSWERS_PER_REFUSAL * REFUSALS_AT_ONCE_MAX)
         if self.on_room is not None:
             self.on_room()
 

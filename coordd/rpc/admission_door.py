@@ -193,7 +193,7 @@ class Door:
             turn.set_result(None)
 
     def _on_room(self) -> None:
-        # A place for one, and for one more the time to refuse it.
+        # A place for one, and now and then the time to refuse one more.
         self._next_in_hand()
         self._next_in_hand()
 
