@@ -5,9 +5,8 @@ a renewal would only make more work. What begins something or only asks is taken
 are in progress than the limit, CRITICAL ones up to half as many again, on a reserve of their own. The limit
 follows the delay: from when a call was taken until its handler ran is time spent waiting for others. While
 such waits are longer than the target in the mean of an interval, the limit falls; when the limit is what
-stood in the way, and the delay did not, it rises. To refuse takes time, too:
-while calls are late, for every two that are answered one may be refused, so that refusing can't take all there
-is. Time is an argument (ns).
+stood in the way, and the delay did not, it rises. To refuse takes time, too: while calls are late, for every
+two that are answered one may be refused, so that refusing can't take all there is. Time is an argument (ns).
 Must not know: gRPC, what a call does.
 """
 

@@ -51,8 +51,8 @@ OPTIONS: Final[Mapping[str, int]] = {
     # refuse them, gRPC's core ends them (CANCELLED), ever more by lot between these two. So nobody stands in
     # a line longer than a tenth of a second. Calls that are taken back at once do not fill it: the door takes
     # 64 of each method at a time, and has done with those at once.
-    "grpc.server.max_pending_requests": 100,
-    "grpc.server.max_pending_requests_hard_limit": 200,
+    "grpc.server.max_pending_requests": 250,
+    "grpc.server.max_pending_requests_hard_limit": 400,
     # Clients ask every 10 s whether we are there, also with no call under way; by default grpc bans them for
     # it. Half of that, since the network may deliver two of them close together.
     "grpc.keepalive_permit_without_calls": 1,
