@@ -1,6 +1,7 @@
 """The port with certificates, and the Unix socket: real handshakes, real files, real permissions."""
 
 import os
+import shutil
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -147,6 +148,17 @@ async def test_who_calls_is_told_by_the_certificate(
 ) -> None:
     shown = files.client_ca.issue_cert(*names, common_name=common)
     assert await asked(channel(mutual.address, files.ca, shown)) == code
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="trustme knows no URIs, so it takes openssl")
+async def test_a_uri_is_a_name_too(tmp_path: Path, files: Files) -> None:
+    identities = '[identities.mesh]\nrole = "observer"\ncertificates = ["spiffe://fleet/mesh"]\n'
+    daemon = await serving(tmp_path, files.table(mutual=True) + identities)
+    shown = files.by_openssl("URI:spiffe://fleet/mesh")
+    assert await asked(channel(daemon.address, files.ca, shown)) == "OK"
+    other = files.by_openssl("URI:spiffe://fleet/other")
+    assert await asked(channel(daemon.address, files.ca, other)) == "UNAUTHENTICATED"
+    await daemon.stop(0)
 
 
 async def test_a_client_without_a_certificate_is_not_connected(mutual: Daemon, files: Files) -> None:

@@ -1,5 +1,6 @@
 """The files of `[tls]`, made for a test."""
 
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +33,20 @@ class Files:
         leaf.cert_chain_pems[0].write_to_path(certificate)
         leaf.private_key_pem.write_to_path(key)
         return certificate, key
+
+    def by_openssl(self, name: str) -> trustme.LeafCert:
+        """Return a client's certificate with a name as openssl writes it."""
+        ca, ca_key = self.folder / "by-ca.pem", self.folder / "by-ca.key"
+        self.client_ca.cert_pem.write_to_path(ca)
+        self.client_ca.private_key_pem.write_to_path(ca_key)
+        key, certificate = self.folder / "by.key", self.folder / "by.pem"
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+             "-days", "1", "-subj", "/CN=x", "-addext", f"subjectAltName={name}", "-CA", ca, "-CAkey", ca_key,
+             "-keyout", key, "-out", certificate],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        return trustme.LeafCert(key.read_bytes(), certificate.read_bytes(), [])
 
     def show(self, ca: trustme.CA, *names: str, **more: Any) -> None:
         """Let the daemon show a certificate of `ca`."""
