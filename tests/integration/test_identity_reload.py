@@ -1,14 +1,16 @@
 """Identities that change while streams are open: who may no longer call is shown out, the others go on."""
 
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from daemon_api import DEADLINE_S, Api, refusal, rest, stream_refusal
+from daemon_api import DEADLINE_S, Api, DaemonProcess, refusal, rest, stream_refusal
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from identity_rig import IDENTITIES, TOKENS, api_of, by, guarded_config
+from tls_files import Files
 
 from coordd.access import fingerprint
 from coordd.config import load
@@ -126,3 +128,36 @@ async def test_the_door_neither_opens_nor_closes_without_a_restart(
     assert (await refusal(Api(channel).admin.GetStatus(admin_pb2.GetStatusRequest())))[0] == "UNAUTHENTICATED"
     with pytest.raises(Misconfigured):
         replace(daemon, tmp_path, IDENTITIES)
+
+
+async def test_who_is_taken_out_of_the_file_is_shown_out_by_sighup(tmp_path: Path) -> None:
+    """The whole way: a real daemon with TLS, its file, the signal, a stream that was open."""
+    files = Files(tmp_path)
+    config = guarded_config(tmp_path, files.table() + IDENTITIES)
+    process = await DaemonProcess.start(config)
+    credentials = grpc.ssl_channel_credentials(files.ca.cert_pem.bytes())
+    address = process.address.replace("127.0.0.1", "localhost")
+    async with grpc.aio.secure_channel(address, credentials) as connection:
+        bots = api_of(connection, "bots")
+        events = bots.admin.WatchEvents(admin_pb2.WatchEventsRequest(), timeout=DEADLINE_S)
+        await events.initial_metadata()
+        guarded_config(tmp_path, files.table() + WITHOUT_BOTS)
+        process.process.send_signal(signal.SIGHUP)
+        assert await stream_refusal(events) == ("UNAUTHENTICATED", "UNKNOWN_TOKEN", {})
+        await api_of(connection, "chief").admin.GetStatus(admin_pb2.GetStatusRequest())
+        # A file that has lost all of them is refused, and opens nothing.
+        guarded_config(tmp_path, files.table())
+        process.process.send_signal(signal.SIGHUP)
+        await line(process, "can't be begun or given up without a restart")
+        status = Api(connection).admin.GetStatus(admin_pb2.GetStatusRequest())
+        assert (await refusal(status))[0] == "UNAUTHENTICATED"
+    code, told = await process.stop()
+    assert code == 0
+    assert not any(fingerprint(token) in told for token in TOKENS.values())
+
+
+async def line(process: DaemonProcess, text: str) -> None:
+    assert process.process.stderr is not None
+    while text not in (read := (await process.process.stderr.readline()).decode()):
+        assert read, f"no line with {text!r}"
+        assert not any(fingerprint(token) in read for token in TOKENS.values())
