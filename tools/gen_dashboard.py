@@ -218,6 +218,19 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             "percentunit",
             ((f"rate(process_cpu_seconds_total{{{_SELECTED}}}[$__rate_interval])", "{{instance}}"),),
         ),
+        Panel(
+            "Admitted calls, and how many there may be",
+            "short",
+            (
+                (f"coordd_admission_in_progress_calls{{{_SELECTED}}}", "{{instance}}"),
+                (f"coordd_admission_limit_calls{{{_SELECTED}}}", "{{instance}} limit"),
+            ),
+        ),
+        Panel(
+            "Refused for overload",
+            "reqps",
+            ((_rate("coordd_admission_refusals_total", "instance", _SELECTED), "{{instance}}"),),
+        ),
         Panel("Memory", "bytes", ((f"process_resident_memory_bytes{{{_SELECTED}}}", "{{instance}}"),)),
         Panel("Data file and log", "bytes", ((f"coordd_store_bytes{{{_IN}}}", "{{namespace}} {{file}}"),)),
         Panel(

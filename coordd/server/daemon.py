@@ -94,6 +94,7 @@ class Daemon:
         # lost them while we run must not open the door.
         self._guard = rpc.Guard(settings.directory(), self._trail.refused) if settings.identities else None
         self.admission = rpc.Admission(settings.server.max_calls, rpc.Shares(settings.worlds))
+        self.telemetry.show_admission(self.admission)
         self._calls = rpc.Calls(
             self._guard,
             self._trail,

@@ -85,6 +85,17 @@ CALLS_UNDER_WAY = _calls.gauge("calls_under_way", "Calls that have begun and not
 CALL_TIME = _calls.seconds(
     "call_duration", "How long a unary call took within the daemon, its commit included.", bounds=_SHORT_S
 )
+_admission = Group("Calls")
+ADMITTED = _admission.gauge(
+    "admission_in_progress_calls", "Calls that begin something, or ask, and are admitted and not answered."
+)
+ADMISSION_LIMIT = _admission.gauge(
+    "admission_limit_calls",
+    "How many of them there may be; it falls while calls have to wait for each other.",
+)
+ADMISSION_REFUSALS = _admission.counter(
+    "admission_refusals", "Calls refused for overload, at the door: they are in no other metric of calls."
+)
 _failures = Group("Calls")
 FAILURES = _failures.counter(
     "call_failures",
@@ -206,5 +217,16 @@ FAILED = _store.gauge(
     "1 where the file could not be opened, or once a commit has failed: nothing is answered there.",
 )
 
-GROUPS: Final = (_daemon, _calls, _failures, _decisions, _conflicts, _holdings, _endpoints, _pools, _store)
+GROUPS: Final = (
+    _daemon,
+    _calls,
+    _failures,
+    _admission,
+    _decisions,
+    _conflicts,
+    _holdings,
+    _endpoints,
+    _pools,
+    _store,
+)
 METRICS: Final = {metric.name: metric for group in GROUPS for metric in group.metrics}

@@ -14,6 +14,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from coordd.rpc import Admission
 from coordd.telemetry import catalogue, states
 from coordd.telemetry.calls import CallMetrics
 from coordd.telemetry.decisions import DecisionMetrics, EngineMetrics
@@ -37,6 +38,7 @@ class Metrics:
         self._decisions = DecisionMetrics()
         self._lag = LoopLag()
         self._worlds: list[states.World] = []
+        self._admission: Admission | None = None
         # What prometheus-client measures by itself; its own registry belongs to whoever embeds us.
         registry = CollectorRegistry()
         self._runtime: Final[tuple[Collector, ...]] = (
@@ -58,6 +60,10 @@ class Metrics:
     def show(self, world: states.World) -> None:
         """Show what there is in a namespace, too."""
         self._worlds.append(world)
+
+    def show_admission(self, admission: Admission) -> None:
+        """Show how many calls are taken on, and how many are not, too."""
+        self._admission = admission
 
     async def start(self, address: str) -> None:
         """Listen. Raises: OSError."""
@@ -85,6 +91,7 @@ class Metrics:
             family(catalogue.BUILD, {(self._version,): 1}),
             family(catalogue.SERVING, {(): int(self._is_serving())}),
             family(catalogue.TASKS, {(): len(asyncio.all_tasks())}),
+            *states.admission(self._admission),
         ]
         return _Scrape(own, copies, seen, self._runtime)
 

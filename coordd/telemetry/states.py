@@ -15,6 +15,7 @@ from coordd.core.limits import SECOND
 from coordd.core.machine import Machine
 from coordd.core.views import Counts, GateState, LimitView, PoolView
 from coordd.engine import Engine
+from coordd.rpc import Admission
 from coordd.rpc.messages import health
 from coordd.telemetry import catalogue as names
 from coordd.telemetry.decisions import CLASSES, COMPONENTS
@@ -80,6 +81,14 @@ class _Gauges:
     def families(self) -> Iterator[Family]:
         for name, values in self._values.items():
             yield family(names.METRICS[name], values)
+
+
+def admission(seen: Admission | None) -> Iterator[Family]:
+    """Yield what is taken on, and what is not."""
+    if seen is not None:
+        yield family(names.ADMITTED, {(): seen.in_progress + seen.critical})
+        yield family(names.ADMISSION_LIMIT, {(): seen.limit})
+        yield family(names.ADMISSION_REFUSALS, {(): seen.refused})
 
 
 def families(seen: Iterable[Seen]) -> Iterator[Family]:

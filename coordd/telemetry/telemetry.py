@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from coordd.config import Settings
 from coordd.engine import CommitObserver, Engine, Observer
-from coordd.rpc import CallObserver
+from coordd.rpc import Admission, CallObserver
 from coordd.telemetry.commit_times import CommitTimes
 from coordd.telemetry.metrics import Metrics
 from coordd.telemetry.several import CallObservers, CommitObservers, Observers
@@ -85,6 +85,11 @@ class Telemetry:
         """Show what there is in a namespace, too. Args: data: its file. is_usable: whether it is served."""
         if self._metrics is not None:
             self._metrics.show(World(namespace, engine, data, is_usable))
+
+    def show_admission(self, admission: Admission) -> None:
+        """Show how many calls are taken on, too."""
+        if self._metrics is not None:
+            self._metrics.show_admission(admission)
 
     async def start(self) -> None:
         """Open what is to be opened. Raises: OSError."""

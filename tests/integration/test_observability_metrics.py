@@ -38,6 +38,7 @@ async def test_an_idle_daemon_shows_what_is_configured_and_nothing_else(observed
     scrape = {k: v for k, v in (await observed.scrape()).items() if not k.startswith(AMBIENT)}
     assert scrape == {
         "serving": 1,
+        "admission_limit_calls": observed.daemon.admission.limit,
         "endpoint_gate{brief,open}": 1,
         "endpoint_gate{post,open}": 1,
         "endpoint_health{brief,healthy}": 1,

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 import structlog
-from daemon_api import Api
+from daemon_api import Api, refusal
 from namespace_api import fleets, in_namespace
 from observed import METRICS, Observed, samples, spelled
 
@@ -127,3 +128,13 @@ async def test_two_namespaces_have_series_of_their_own(tmp_path: Path) -> None:
     assert shown["conflicts_total{lock,blue,held}"] == 1
     assert shown["endpoint_window_limit_permits{only_in_blue,blue,900s}"] == 2
     assert shown["pool_capacity_units{blue,small}"] == 1
+
+
+async def test_calls_refused_at_the_door_are_counted_though_no_handler_sees_them(observed: Observed) -> None:
+    admission, now = observed.daemon.admission, time.monotonic_ns()
+    places = [admission.admit(now) for _ in range(admission.limit)]
+    assert (await refusal(observed.api.lock()))[:2] == ("RESOURCE_EXHAUSTED", "OVERLOADED")
+    shown = await observed.scrape()
+    assert shown["admission_refusals_total"] == 1
+    assert shown["admission_in_progress_calls"] == shown["admission_limit_calls"] == len(places)
+    assert "calls_total{RESOURCE_EXHAUSTED,RequestLock,EngagementService}" not in shown
