@@ -94,7 +94,8 @@ ADMISSION_LIMIT = _admission.gauge(
     "How many of them there may be; it falls while calls have to wait for each other.",
 )
 ADMISSION_REFUSALS = _admission.counter(
-    "admission_refusals", "Calls refused for overload, at the door: they are in no other metric of calls."
+    "admission_refusals",
+    "Calls refused for overload. Those refused at the door are in no other metric of calls.",
 )
 _failures = Group("Calls")
 FAILURES = _failures.counter(

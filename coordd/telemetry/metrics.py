@@ -90,26 +90,33 @@ class Metrics:
         own = [
             family(catalogue.BUILD, {(self._version,): 1}),
             family(catalogue.SERVING, {(): int(self._is_serving())}),
-            family(catalogue.TASKS, {(): len(asyncio.all_tasks())}),
             *states.admission(self._admission),
         ]
-        return _Scrape(own, copies, seen, self._runtime)
+        return _Scrape(own, copies, seen, self._runtime, asyncio.get_running_loop())
 
 
 class _Scrape(Collector):
     """One scrape, to be rendered in another thread."""
 
     def __init__(
-        self, own: list[Family], copies: list[Copy], seen: list[states.Seen], runtime: tuple[Collector, ...]
+        self,
+        own: list[Family],
+        copies: list[Copy],
+        seen: list[states.Seen],
+        runtime: tuple[Collector, ...],
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._own = own
         self._copies = copies
         self._seen = seen
         self._runtime = runtime
+        self._loop = loop
 
     def collect(self) -> Iterator[Family]:
         """Yield every metric."""
         yield from self._own
+        # Here and not on the event loop: there are as many as there are streams.
+        yield family(catalogue.TASKS, {(): len(asyncio.all_tasks(self._loop))})
         for copy in self._copies:
             yield copy()
         yield from states.families(self._seen)

@@ -16,6 +16,7 @@ from daemon_api import DEADLINE_S, Api, DaemonProcess, until
 from coordd.v1 import admin_pb2
 from coordd_client import Client, Config, HeldLock, HeldPermit, HeldReservation, Queued
 from coordd_client.messages import Method, ReplyT, RequestT
+from coordd_client.target import Target
 from coordd_client.testing import InMemoryDaemon
 from coordd_client.transport import Clock, GrpcTransport
 
@@ -233,7 +234,7 @@ class RecordingTransport(GrpcTransport):
     """The client's own way to the daemon, which also writes down what was called."""
 
     def __init__(self, address: str) -> None:
-        super().__init__(address)
+        super().__init__(Target(address))
         self.paths: list[str] = []
 
     async def call(self, method: Method[RequestT, ReplyT], request: RequestT, timeout_s: float) -> ReplyT:
