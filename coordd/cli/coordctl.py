@@ -16,6 +16,7 @@ from click.shell_completion import get_completion_class
 from coordd.cli.escalation_commands import escalations, resolve
 from coordd.cli.file_commands import backup, doctor
 from coordd.cli.forecast_commands import forecasts
+from coordd.cli.health_command import health
 from coordd.cli.invocation import Command, RootGroup
 from coordd.cli.limit_commands import capacity, limits, pools, reservations
 from coordd.cli.lock_commands import lock, locks, release, show, stats
@@ -68,7 +69,7 @@ def completion(shell: str) -> None:
 
 
 for _command in (
-    status, locks, show, lock, release, reservations, pools, limits, capacity, forecasts, sessions,
+    status, health, locks, show, lock, release, reservations, pools, limits, capacity, forecasts, sessions,
     escalations, resolve, stats, watch, force_release, drain, backup, doctor, completion,
 ):  # fmt: skip
     coordctl.add_command(_command)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import click
 import grpc
 from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2_grpc
 
 from coordd.cli.duration import DURATION
 from coordd.cli.failure import ExitCode, Failure, failure_of_call
@@ -72,6 +73,7 @@ class Daemon:
         self.reservation = reservation_pb2_grpc.ReservationServiceStub(self._channel)
         self.rate_limit = rate_limit_pb2_grpc.RateLimitServiceStub(self._channel)
         self.admin = admin_pb2_grpc.AdminServiceStub(self._channel)
+        self.health: Any = health_pb2_grpc.HealthStub(self._channel)
 
     def close(self) -> None:
         """Close the channel; open streams are cancelled."""
