@@ -1,4 +1,4 @@
-"""How long the daemon takes to start on a file of many live records, as a process, until it serves."""
+"""How long the daemon takes to start on a file of many live records, and to take other rules over."""
 
 import asyncio
 import time
@@ -15,7 +15,8 @@ from coordd.core.commands import RequestLock, ReserveResource, TakePermit
 from coordd.core.limits import DAY, HOUR, MINUTE
 from coordd.core.machine import Command, Machine
 from coordd.core.records import Batch
-from coordd.core.rules import LimitRule
+from coordd.core.rules import LimitRule, Rules
+from coordd.engine import Engine
 from coordd.store.sqlite import SqliteStore
 from coordd.v1 import engagement_pb2, engagement_pb2_grpc
 
@@ -36,7 +37,9 @@ def start_up(folder: Path, records: int, runs: int) -> dict[str, Figure]:
             asyncio.run(_first_grant(daemon.address))
             granted_s.append(time.monotonic() - began)
             serving_s.append(daemon.start_s)
+    reload_s = [asyncio.run(_reload(path)) for _ in range(runs)]
     return {
+        f"reload_with_{records}_records_s": figure(reload_s, "s"),
         f"start_with_{records}_records_s": figure(serving_s, "s", at_most=START_S_MAX),
         f"first_grant_with_{records}_records_s": figure(granted_s, "s"),
         f"data_file_with_{records}_records_mib": figure([path.stat().st_size / 2**20], "MiB"),
@@ -53,6 +56,23 @@ async def _first_grant(address: str) -> None:
         assert (await stub.RequestLock(request, timeout=300)).HasField("granted")  # noqa: S101
 
 
+async def _reload(path: Path) -> float:
+    """Return how long all calls wait for other rules, in seconds, without any load besides."""
+    engine = Engine(_rules(), SqliteStore(path))
+    await engine.start()
+    try:
+        began = time.monotonic()
+        await engine.reload(_rules(), history_retention_ns=0)
+        return time.monotonic() - began
+    finally:
+        await engine.stop()
+
+
+def _rules() -> Rules:
+    limits = {"ample": LimitRule(windows=_WINDOWS)}
+    return Rules(kinds=workload.RULES.kinds, types=workload.RULES.types, pools={}, limits=limits)
+
+
 async def _fill(path: Path, records: int) -> int:
     """Write a file as the daemon would have; return how many live records are in it."""
     store = SqliteStore(path)
@@ -65,13 +85,7 @@ async def _fill(path: Path, records: int) -> int:
 
 async def _write(store: SqliteStore, records: int) -> int:
     now = time.time_ns()
-    rules = workload.RULES.__class__(
-        kinds=workload.RULES.kinds,
-        types=workload.RULES.types,
-        pools={},
-        limits={"ample": LimitRule(windows=_WINDOWS)},
-    )
-    machine = Machine(rules)
+    machine = Machine(_rules())
     machine.recover({}, 0, now)
     sequence = 0
     for index, command in enumerate(_commands(records), start=1):

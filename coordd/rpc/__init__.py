@@ -2,6 +2,9 @@
 
 from typing import Final
 
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
 from coordd.rpc.admin import AdminServicer
 from coordd.rpc.admission import Admission
 from coordd.rpc.admission_door import Door, new_server
@@ -72,9 +75,13 @@ _DESCRIPTORS: Final = tuple(
 )
 # Their full names, for health and reflection.
 SERVICES: Final = tuple(service.full_name for service in _DESCRIPTORS)
-# Every method by its path, and whether it is unary.
+# Every method that is served, others' protocols included, by its path, and whether it is unary.
 METHODS: Final = {
     f"/{service.full_name}/{method.name}": not (method.server_streaming or method.client_streaming)
-    for service in _DESCRIPTORS
+    for service in (
+        *_DESCRIPTORS,
+        *health_pb2.DESCRIPTOR.services_by_name.values(),
+        *reflection_pb2.DESCRIPTOR.services_by_name.values(),
+    )
     for method in service.methods
 }

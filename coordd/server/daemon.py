@@ -6,9 +6,8 @@ Must not know: signals, exit codes, the log's form.
 """
 
 import asyncio
-import gc
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +21,7 @@ from coordd.config import DEFAULT_NAMESPACE, Settings
 from coordd.engine import Clock, Engine
 from coordd.server.addresses import AddressUnusable
 from coordd.server.listening import listen
+from coordd.server.memory import records_left_to_themselves
 from coordd.server.tasks import first
 from coordd.server.tls import Misconfigured
 from coordd.server.worlds import Worlds
@@ -38,9 +38,6 @@ _LAST_GRACE_S: Final = 0.1
 # must not keep the daemon from being restarted.
 _QUIET_S: Final = 0.05
 _QUIET_S_MAX: Final = 1.0
-
-# A young collection after 50,000 new objects, not 700: a batch makes thousands, and nearly all die with it.
-_COLLECTOR_THRESHOLDS: Final = (50_000, 20, 100)
 
 OPTIONS: Final[Mapping[str, int]] = {
     # Two daemons on one port would share its clients out between them, without a word.
@@ -139,7 +136,7 @@ class Daemon:
         self.address = listen(self._server, self._settings)
         await self._start_telemetry()
         try:
-            with _records_left_to_themselves():
+            with records_left_to_themselves():
                 await self.worlds.start()
         except BaseException:
             await self.telemetry.stop()
@@ -216,18 +213,3 @@ class Daemon:
             await self.worlds.stop()
         finally:
             await self.telemetry.stop()
-
-
-@contextmanager
-def _records_left_to_themselves() -> Iterator[None]:
-    """Keep the garbage collector away from what is loaded: live records are no garbage, and make no cycles.
-
-    Why: with a million of them each full collection would stop the daemon for a good part of a second.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.set_threshold(*_COLLECTOR_THRESHOLDS)
-        gc.enable()

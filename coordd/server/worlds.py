@@ -12,8 +12,9 @@ from importlib.metadata import version
 
 from coordd import rpc
 from coordd.config import DEFAULT_NAMESPACE, Settings
-from coordd.engine import Clock, Engine
-from coordd.store.protocol import CommitFailed, Unusable
+from coordd.engine import Clock, Engine, EngineError
+from coordd.server.memory import records_replaced
+from coordd.store.protocol import CommitFailed, StoreError, Unusable
 from coordd.store.sqlite import SqliteStore
 from coordd.telemetry import Telemetry
 
@@ -72,23 +73,23 @@ class Worlds:
 
         Raises: EngineError, StoreError, of the first that could not, once all have tried.
         """
-        ended = await asyncio.gather(
-            *(
-                self._reload(name, world)
-                for name, world in settings.worlds.items()
-                if name in self.engines and self._is_usable(name)
-            ),
-            return_exceptions=True,
-        )
-        for error in ended:
-            if error is not None:
-                raise error
+        errors: list[Exception] = []
+        # One after the other: each holds the event loop for a while.
+        for name, world in settings.worlds.items():
+            if name in self.engines and self._is_usable(name):
+                try:
+                    await self._reload(name, world)
+                except (EngineError, StoreError) as error:
+                    errors.append(error)
+        if errors:
+            raise errors[0]
 
     async def _reload(self, name: str, world: Settings) -> None:
         former, backend = self._settings[name], self._backends[name]
         rules, retention_ns = world.rules(), world.store.history_retention_ns
         if (rules, retention_ns) != (former.rules(), former.store.history_retention_ns):
-            await self.engines[name].reload(rules, history_retention_ns=retention_ns)
+            with records_replaced():
+                await self.engines[name].reload(rules, history_retention_ns=retention_ns)
         backend.wait_ns_default, backend.history_ns = world.waits.default_timeout_ns, retention_ns
         self._settings[name] = world
 

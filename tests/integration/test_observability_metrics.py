@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from daemon_api import CONFIG, DEADLINE_S, DaemonProcess, launch, length, refusal, rest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from observed import METRICS, Observed, ask, get, samples
 
+from coordd.access import LEAST_ROLES
 from coordd.config import ConfigError, load
 from coordd.rpc import METHODS
 from coordd.telemetry.catalogue import METRICS as DECLARED
@@ -60,6 +62,15 @@ async def test_every_method_is_shown_before_it_is_called(observed: Observed) -> 
     shown = await samples(observed.daemon.telemetry.metrics_address)
     calls = {(s.labels["service"], s.labels["method"]) for s in shown if s.name == "coordd_calls_total"}
     assert calls == {tuple(method.rpartition(".")[2].split("/")) for method in METHODS}
+
+
+async def test_a_probe_is_answered_and_counted(observed: Observed) -> None:
+    """Metrics knew the methods of coordd.v1 only: with them on, health and reflection failed."""
+    health: Any = health_pb2_grpc.HealthStub(observed.api.channel)
+    answer = await health.Check(health_pb2.HealthCheckRequest())
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    assert (await observed.scrape())["calls_total{OK,Check,Health}"] == 1
+    assert {method for method in LEAST_ROLES if method not in METHODS} == set()
 
 
 async def test_locks_under_known_traffic(observed: Observed) -> None:

@@ -4,8 +4,10 @@
 # ruff: noqa: ASYNC240
 
 import asyncio
+import gc
 import os
 import pty
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,9 @@ import grpc
 from daemon_api import BIN, Api, DaemonProcess, refusal, stream_refusal
 from namespace_api import in_namespace
 
+from coordd.config import load
+from coordd.core.parts import Parts
+from coordd.server import Daemon
 from coordd.v1 import admin_pb2, engagement_pb2
 
 
@@ -165,6 +170,20 @@ async def test_a_namespace_is_reloaded_with_its_own_file(tmp_path: Path, config:
         assert (await in_namespace(channel, "blue").lock()).expires_in.seconds in {8, 9}
         assert (await Api(channel).lock()).expires_in.seconds > 9
     await process.stop()
+
+
+async def test_what_the_machine_was_made_of_before_is_freed(daemon: Daemon, api: Api, config: Path) -> None:
+    """It was kept from the collector since the start, and refers to itself."""
+    await api.lock()
+    for capacity in range(4, 7):
+        config.write_text(re.sub(r"capacity = \d", f"capacity = {capacity}", config.read_text()))
+        await daemon.reload(load(config, {}))
+    assert (await held(api))[0] == 1
+    gc.unfreeze()
+    try:
+        assert sum(isinstance(each, Parts) for each in gc.get_objects()) == 1
+    finally:
+        gc.freeze()
 
 
 async def test_signals_before_it_serves_are_heard(config: Path) -> None:
