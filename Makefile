@@ -70,6 +70,9 @@ EXAMPLES ?= 2000
 fuzz: setup ## throw EXAMPLES hostile messages at each RPC, and hostile HTTP/2 at the port; SEED=n replays
 	COORDD_FUZZ_EXAMPLES=$(EXAMPLES) COORDD_FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -q tests/fuzz
 
+crash: setup ## kill the real daemon 200 times under load, on a file of 10^5 live records; prints JSON
+	PYTHONPATH=tests $(BIN)/python tests/crash/crash_campaign.py $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
+
 bench: setup ## measure; prints JSON
 	$(BIN)/python -m bench
 

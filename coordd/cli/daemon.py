@@ -18,6 +18,7 @@ import click
 from coordd.cli.loading import FILE, settings_or_exit
 from coordd.cli.settings_text import settings_lines
 from coordd.cli.simulation import simulate
+from coordd.cli.starting import quick_imports
 from coordd.cli.token import token
 from coordd.config import load
 
@@ -49,7 +50,8 @@ def serve(config: Path | None) -> None:
     """
     settings = settings_or_exit(config)
     # Late, so that a wrong file is told at once and not after gRPC has been loaded.
-    from coordd.server import run  # noqa: PLC0415
+    with quick_imports():
+        from coordd.server import run  # noqa: PLC0415
 
     sys.exit(run(settings, partial(load, config)))
 

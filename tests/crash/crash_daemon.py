@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,8 +16,8 @@ SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 
 CAPACITY: Final = 3
-WINDOW_S: Final = 2
-LIMIT: Final = 30
+WINDOW_S: Final = 10
+LIMIT: Final = 40
 KIND: Final = "analysis"
 _CONFIG: Final = f"""
 [kinds.{KIND}]
@@ -56,11 +57,14 @@ class Daemon:
         self.address = ""
         self.environment = dict(environment or {})
         self.before = before
-        self._config = folder / "coordd.toml"
+        # When it was about to start, and had ended, by `time.monotonic_ns`.
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+        self.config = folder / "coordd.toml"
         tables = (
             f'[log]\nlevel = "{level}"\n[server]\naddress = "127.0.0.1:0"\n[store]\npath = "{self.path}"\n'
         )
-        self._config.write_text(_CONFIG + config + tables)
+        self.config.write_text(_CONFIG + config + tables)
         self._log = folder / "stderr"
         self._process: asyncio.subprocess.Process | None = None
 
@@ -72,12 +76,13 @@ class Daemon:
     async def launch(self) -> None:
         """Start the process."""
         ours = {name: value for name, value in os.environ.items() if not name.startswith("COORDD_")}
+        self.starts.append(time.monotonic_ns())
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 Path(sys.executable).with_name("coordd"),
                 "serve",
                 "--config",
-                self._config,
+                self.config,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 env={**ours, **self.environment},
@@ -104,6 +109,7 @@ class Daemon:
     async def ended(self) -> int:
         """Wait until it ends by itself, and return the exit code."""
         await self._running.communicate()
+        self.ends.append(time.monotonic_ns())
         assert self._running.returncode is not None
         return self._running.returncode
 

@@ -13,7 +13,10 @@ from random import Random
 from typing import Any
 
 import grpc
+from audit import history as h
+from audit.recorder import Recorder
 from crash_daemon import KIND
+from crash_history import Recorded
 from google.protobuf.duration_pb2 import Duration
 
 from coordd.v1 import (
@@ -70,13 +73,18 @@ class Journal:
 
 
 class Stubs:
-    """The services over one channel."""
+    """The services over one channel. `recorder`: writes down what is asked and answered."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self.engagement: Any = engagement_pb2_grpc.EngagementServiceStub(channel)
-        self.reservation: Any = reservation_pb2_grpc.ReservationServiceStub(channel)
-        self.rate_limit: Any = rate_limit_pb2_grpc.RateLimitServiceStub(channel)
-        self.bundle: Any = bundle_pb2_grpc.BundleServiceStub(channel)
+    def __init__(self, channel: grpc.aio.Channel, recorder: Recorder | None = None) -> None:
+        stubs: list[Any] = [
+            engagement_pb2_grpc.EngagementServiceStub(channel),
+            reservation_pb2_grpc.ReservationServiceStub(channel),
+            rate_limit_pb2_grpc.RateLimitServiceStub(channel),
+            bundle_pb2_grpc.BundleServiceStub(channel),
+        ]
+        if recorder is not None:
+            stubs = [Recorded(stub, recorder) for stub in stubs]
+        self.engagement, self.reservation, self.rate_limit, self.bundle = stubs
         self.admin: Any = admin_pb2_grpc.AdminServiceStub(channel)
 
 
@@ -86,6 +94,7 @@ class Fleet:
     def __init__(self, random: Random) -> None:
         self.random = random
         self.journal = Journal()
+        self.recorder = Recorder(time.monotonic_ns)
         self._request_ids = itertools.count(1)
         self._channels: list[grpc.aio.Channel] = []
         self.stubs: Stubs | None = None
@@ -98,7 +107,7 @@ class Fleet:
     def connect(self, address: str) -> None:
         """Make ready to call the daemon at `address`; nobody but the caller calls before `go_on`."""
         self._channels.append(grpc.aio.insecure_channel(address))
-        self.stubs = Stubs(self._channels[-1])
+        self.stubs = Stubs(self._channels[-1], self.recorder)
         self._may_lose_it = False
 
     def go_on(self) -> None:
@@ -112,6 +121,10 @@ class Fleet:
     def expect_end(self) -> None:
         """Take it that the daemon goes at any time from now on; whoever sees it go calls no more."""
         self._may_lose_it = True
+
+    async def forget(self) -> None:
+        """Wait until all calls to the daemon that has gone have ended, and close the way to it."""
+        await self._channels.pop().close(grace=10)
 
     async def close(self) -> None:
         """Leave nothing behind, whatever happened."""
@@ -145,11 +158,11 @@ class Fleet:
 
     # -- the fleet -------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Set everybody to work."""
-        jobs = [self._lock] * 8 + [self._use_permit] * 5 + [self._hold_slot] * 5
+    def start(self, clients: int = 18) -> None:
+        """Set so many to work."""
+        jobs = itertools.cycle([self._lock] * 2 + [self._use_permit, self._hold_slot])
         self._tasks = [
-            asyncio.create_task(self._work(f"w{index}", job)) for index, job in enumerate(jobs, start=1)
+            asyncio.create_task(self._work(f"w{index}", next(jobs))) for index in range(1, clients + 1)
         ]
 
     async def stop(self) -> None:
@@ -285,6 +298,7 @@ class Fleet:
         is_used = used_at < permit.use_by.ToNanoseconds() and self.random.random() < 0.9
         if is_used:
             self.journal.uses.append(used_at)
+            self.recorder.add(h.Arrived(time.monotonic_ns(), "post", permit.permit_id))
         if self.random.random() < 0.9:
             report = rate_limit_pb2.RecordUsageRequest(
                 endpoint="post",
