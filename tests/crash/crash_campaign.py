@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 
 import psutil
 from crash_daemon import KIND, Daemon
-from crash_history import engaged, held, violations
+from crash_history import engaged, held, settled, violations
 from crash_rig import Fleet
 
 from coordd.config import load
@@ -31,7 +31,6 @@ from coordd.core.limits import DAY
 from coordd.core.machine import Machine
 from coordd.core.records import Batch
 from coordd.store.sqlite import SqliteStore
-from coordd.v1 import admin_pb2
 
 _EMPTY_STARTS: Final = 7
 _ROWS_PER_COMMIT: Final = 20_000
@@ -109,11 +108,9 @@ class Campaign:
         self._fleet.connect(self._daemon.address)
         self._fleet.go_on()
         await self._fleet.stop()
-        at = time.monotonic_ns()
-        assert self._fleet.stubs is not None
-        await self._fleet.stubs.admin.GetStatus(admin_pb2.GetStatusRequest())
+        instant = await settled(self._fleet.stubs)
         await self._daemon.end(signal.SIGTERM)
-        self._fleet.recorder.add(engaged(self._daemon.path, at))
+        self._fleet.recorder.add(engaged(self._daemon.path, *instant))
         self._look_at_the_file()
 
     def _look_at_the_file(self) -> None:

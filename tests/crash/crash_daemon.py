@@ -17,7 +17,7 @@ NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 
 CAPACITY: Final = 3
 WINDOW_S: Final = 10
-LIMIT: Final = 40
+LIMIT: Final = 12
 KIND: Final = "analysis"
 _CONFIG: Final = f"""
 [kinds.{KIND}]
@@ -27,7 +27,7 @@ capacity = {CAPACITY}
 [types.slot]
 pool = "small"
 [limits.post]
-windows = {{ "{WINDOW_S}s" = {LIMIT}, "1h" = {LIMIT * 1000} }}
+windows = {{ "{WINDOW_S}s" = {LIMIT}, "1h" = {LIMIT * 100} }}
 use_within = "500ms"
 [waits]
 resume_grace = "1m"

@@ -21,6 +21,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from coordd.config import load
+from coordd.v1 import admin_pb2
 
 _OUTCOMES: Final = {1: "SUCCESS", 2: "FAILURE", 3: "UNKNOWN"}
 
@@ -103,11 +104,18 @@ def held(path: Path, *, but: str = "") -> h.Dumped:
         )
 
 
-def engaged(path: Path, at: int) -> h.Dumped:
-    """Return the history of engagements, as the file says. `at`: when all that was due had been done."""
+async def settled(stubs: Any) -> tuple[int, int]:
+    """Let the daemon do all that is due; return an instant by which it was, and the daemon's own."""
+    at = time.monotonic_ns()
+    status = await stubs.admin.GetStatus(admin_pb2.GetStatusRequest())
+    return at, status.now.ToNanoseconds()
+
+
+def engaged(path: Path, at: int, daemon_at: int) -> h.Dumped:
+    """Return the history of engagements as it was at an instant, from the file as it is now."""
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-        query = "SELECT item, kind, worker, outcome, at, token FROM engagements"
-        rows = connection.execute(query).fetchall()
+        query = "SELECT item, kind, worker, outcome, at, token FROM engagements WHERE at <= ?"
+        rows = connection.execute(query, (daemon_at,)).fetchall()
     entries = [
         h.Engagement(item, kind, worker, _OUTCOMES[outcome], ended_at, token)
         for item, kind, worker, outcome, ended_at, token in rows

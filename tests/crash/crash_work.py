@@ -2,15 +2,12 @@
 
 import asyncio
 import signal
-import time
 from collections.abc import Callable
 
 import crash_audit as audit
 from crash_daemon import Daemon
-from crash_history import engaged, held, violations
+from crash_history import engaged, held, settled, violations
 from crash_rig import Fleet
-
-from coordd.v1 import admin_pb2
 
 
 async def work(daemon: Daemon, fleet: Fleet) -> None:
@@ -51,10 +48,9 @@ async def nothing_is_lost(daemon: Daemon, fleet: Fleet) -> None:
 async def all_is_well(daemon: Daemon, fleet: Fleet) -> None:
     """End the work and the daemon, and see that what was told, and what the file says, are right."""
     await fleet.stop()
-    at = time.monotonic_ns()
-    assert fleet.stubs is not None
-    await fleet.stubs.admin.GetStatus(admin_pb2.GetStatusRequest())
+    instant = await settled(fleet.stubs)
     assert await daemon.end(signal.SIGTERM) == 0
-    fleet.recorder.add(engaged(daemon.path, at))
+    fleet.recorder.add(engaged(daemon.path, *instant))
     fleet.recorder.add(held(daemon.path))
-    assert violations(fleet.recorder, daemon) == []
+    found = violations(fleet.recorder, daemon)
+    assert not found, "\n".join(map(str, found))

@@ -26,9 +26,13 @@ async def test_leases_go_on_while_it_stands_still_and_nobody_is_told_otherwise(
     renewal = {"item": "paused", "worker": "holder", "fencing_token": held.id}
     daemon.signal(signal.SIGSTOP)
     # Both are on their way before the lease is over, and read after it.
-    renewed = services.RenewLock(engagement_pb2.RenewLockRequest(**renewal, ttl=duration(600)))
-    next_one = services.RequestLock(
-        engagement_pb2.RequestLockRequest(item="paused", worker="next", kind=KIND, ttl=duration(600))
+    renewed = asyncio.create_task(
+        services.RenewLock(engagement_pb2.RenewLockRequest(**renewal, ttl=duration(600)))
+    )
+    next_one = asyncio.create_task(
+        services.RequestLock(
+            engagement_pb2.RequestLockRequest(item="paused", worker="next", kind=KIND, ttl=duration(600))
+        )
     )
     await asyncio.sleep(held.told_at + TTL_S - time.monotonic())
     daemon.signal(signal.SIGCONT)
