@@ -54,3 +54,8 @@ async def all_is_well(daemon: Daemon, fleet: Fleet) -> None:
     fleet.recorder.add(held(daemon.path))
     found = violations(fleet.recorder, daemon)
     assert not found, "\n".join(map(str, found))
+    audit.check(fleet.journal)
+    records = audit.Records(daemon.path)
+    assert records.granted_twice() == []
+    assert records.granted_though_refused(fleet.journal.refused) == []
+    assert records.wrongly_ended(fleet.journal.locks) == []

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from random import Random
 from typing import Any
 
+import crash_audit as audit
 import pytest
 from crash_daemon import KIND, LIMIT, Daemon
 from crash_history import held
@@ -90,6 +91,7 @@ async def test_what_was_acknowledged_survives_and_nothing_is_given_twice(
         await _start(daemon, random)
         fleet.connect(daemon.address)
         assert fleet.stubs is not None
+        assert await audit.lost_after_restart(fleet.stubs, journal) == []
         fleet.go_on()
         if queue is not None:
             await queue.go_on()
