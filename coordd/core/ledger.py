@@ -10,8 +10,8 @@ from typing import Final
 from coordd.core.changes import Changes
 from coordd.core.conditions import Conditions
 from coordd.core.deadlines import Deadlines
-from coordd.core.errors import AlreadyExists, FailedPrecondition, NotFound
-from coordd.core.limits import ENDED_REQUESTS_MAX, SECOND
+from coordd.core.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
+from coordd.core.limits import ENDED_REQUESTS_MAX, LEASES_PER_SESSION_MAX, SECOND
 from coordd.core.outcomes import Notice
 from coordd.core.queues import QueueKey
 from coordd.core.quotas import Quotas
@@ -147,6 +147,20 @@ class Ledger:
         session = self.sessions.get(lease.worker)
         if session is not None:
             session.leases.pop(id, None)
+
+    def check_session(self, worker: str, count: int) -> None:
+        """Check that a worker's session, if it has one, can keep so much more, waits included.
+
+        Raises: ResourceExhausted (TOO_MANY_LEASES).
+        """
+        session = self.sessions.get(worker)
+        if session is not None and len(session.leases) + len(session.waits) + count > LEASES_PER_SESSION_MAX:
+            raise ResourceExhausted(
+                "TOO_MANY_LEASES",
+                f"The session of {worker!r} keeps {LEASES_PER_SESSION_MAX} leases at most, waits included.",
+                worker=worker,
+                limit=LEASES_PER_SESSION_MAX,
+            )
 
     def begin_wait(self, id: int, worker: str) -> None:
         """Let a worker's session, if there is one, know of a wait that was begun in it."""

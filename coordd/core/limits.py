@@ -51,6 +51,11 @@ WAITERS_MAX: Final = 1_000_000
 # millisecond.
 BOOKINGS_PER_LIMIT_MAX: Final = 1_000
 
+# What is held and what is waited for, where no quota says less: at 1 KiB each, 2 GiB.
+LEASES_MAX: Final = 2_000_000
+# One keepalive renews all that a session keeps, in one step and one commit: of so many in 4 ms.
+LEASES_PER_SESSION_MAX: Final = 10_000
+
 # Bundles. Each claim is checked again whenever its bundle heads a queue, so a bundle's size is part of
 # every decision.
 CLAIMS_PER_BUNDLE_MAX: Final = 16
@@ -93,6 +98,15 @@ QUEUES_PER_STEP_MAX: Final = 256
 # command or one step of time may change hundreds; at 300 bytes, as most have, they are 1.2 MB.
 COMMANDS_PER_BATCH_MAX: Final = 256
 RECORDS_PER_BATCH_MAX: Final = 4_000
+
+# Streams. One that waits costs gRPC and us some 30 KiB, so these are 1.5 GiB; a watcher may be owed 10 MiB.
+STREAMS_MAX: Final = 50_000
+WATCHERS_MAX: Final = 64
+# A worker has one connection, and a session; twice as many leave room for those who come again before it
+# shows that they were gone.
+CONNECTIONS_MAX: Final = 20_000
+# Calls under way of whatever sort: every stream there may be, every session, and as many more.
+CALLS_UNDER_WAY_MAX: Final = 75_000
 
 # Admission. With fewer calls in progress than this there is not enough to fill a batch while one commits; and
 # so many are forty batches: whoever is last waits for a second. A delay of 50 ms is half the shortest lease

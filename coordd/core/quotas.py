@@ -10,6 +10,7 @@ from collections.abc import Sized
 
 from coordd.core.commands import AcquireBundle, ScheduleRequest, WaitableCommand
 from coordd.core.errors import ResourceExhausted
+from coordd.core.limits import LEASES_MAX
 from coordd.core.rules import QuotaRule
 from coordd.core.views import QuotaView
 
@@ -29,8 +30,7 @@ class Quotas:
 
     def check_leases(self, command: WaitableCommand | ScheduleRequest) -> None:
         """Check that what a command asks for may be held, too. Raises: ResourceExhausted."""
-        if self._rule.leases:
-            _check("leases", len(self._live) + self.wanted + leases_of(command), self._rule.leases)
+        _check("leases", len(self._live) + self.wanted + leases_of(command), self._rule.leases or LEASES_MAX)
 
     def check_waiters(self, count: int) -> None:
         """Check that so many may wait. Raises: ResourceExhausted."""

@@ -128,7 +128,7 @@ class Waits:
         rank = self.rank(command, now)
         blocked = component.check(command, rank, now)
         if blocked is None:
-            self._ledger.quotas.check_leases(command)
+            self._check_room(command)
             if command.__class__ in self._arrivals:
                 self._arrivals[command.__class__].arrived(command, now)
             return Granted(grant=self._grant(command, now))
@@ -424,7 +424,7 @@ class Waits:
                 "QUEUE_FULL", f"Too many wait for {blocked.subject} already.", subject=blocked.subject
             )
         self._ledger.quotas.check_waiters(len(self.waiters) + 1)
-        self._ledger.quotas.check_leases(command)
+        self._check_room(command)
         waiter = Waiter(self._ledger.next_id(), command, rank[0], now, now + command.wait_ns)
         waiter.escalate_at = self._conflicts.escalate_at(command, blocked.key, now)
         self._hold(waiter)
@@ -441,6 +441,12 @@ class Waits:
             self._escalate(waiter, now)
         self._ledger.deadlines.schedule(waiter, _due_at(waiter))
         return Queued(id=waiter.id)
+
+    def _check_room(self, command: WaitableCommand) -> None:
+        """Check that what a command asks for may be held. Raises: ResourceExhausted."""
+        self._ledger.quotas.check_leases(command)
+        if self._ledger.sessions:
+            self._ledger.check_session(command.worker, leases_of(command))
 
     def _may_wait(self, command: WaitableCommand, blocked: Blocked) -> bool:
         """Whether to wait for what blocks is of use, and is wanted. Who waits may meet a holder, too."""

@@ -26,8 +26,8 @@ from coordd.core.commands import (
     TakePermit,
     WaitableCommand,
 )
-from coordd.core.errors import CommandError
-from coordd.core.limits import MILLISECOND, SECOND
+from coordd.core.errors import CommandError, ResourceExhausted
+from coordd.core.limits import MILLISECOND, SECOND, STREAMS_MAX, WATCHERS_MAX
 from coordd.core.machine import Command, Machine, history_needed
 from coordd.core.outcomes import (
     Forced,
@@ -286,10 +286,15 @@ class Engine:
         return Wait(self, command)
 
     def watch(self) -> Watch:
-        """Return a watch over everything that happens while it is entered. Raises: EngineError."""
+        """Return a watch over everything that happens while it is entered.
+
+        Raises: ResourceExhausted (TOO_MANY_WATCHERS), EngineError.
+        """
         self._commits.check()
         if not self._is_watchable:
             raise Draining(_STOPPING)
+        if len(self.watchers) >= WATCHERS_MAX:
+            raise ResourceExhausted("TOO_MANY_WATCHERS", f"{WATCHERS_MAX} watch already.", limit=WATCHERS_MAX)
         return Watch(self.watchers)
 
     def connect(self, command: OpenSession, *, is_taking_over: bool = False) -> SessionStream:
@@ -317,6 +322,10 @@ class Engine:
         """
         asked_at = self._clock.now() if self._observer is not None else 0
         await self._admit(command)
+        if len(self.waits) >= STREAMS_MAX:
+            raise ResourceExhausted(
+                "TOO_MANY_STREAMS", f"{STREAMS_MAX} wait on streams already.", limit=STREAMS_MAX
+            )
         batch = 0
         try:
             outcome = cast("Granted | Refused | Queued", self._decide(command))

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import grpc
 
-from coordd.core.limits import MILLISECOND
+from coordd.core.limits import CALLS_UNDER_WAY_MAX, MILLISECOND
 from coordd.rpc.admission import Admission, Place
 from coordd.rpc.admission_methods import CRITICAL, SHEDDABLE
 from coordd.rpc.admission_refusals import refusals
@@ -117,6 +117,7 @@ class Door:
         self._is_timed = False
         # Those let in, until their messages have had time to come.
         self._let: deque[Arrival] = deque()
+        self._tasks_max = len(handlers) * _TAKERS_PER_METHOD + CALLS_UNDER_WAY_MAX
         # The loop itself keeps only weak references to its tasks.
         self._tasks: set[asyncio.Task[None]] = set()
         if isinstance(self._server, _Core):
@@ -154,7 +155,10 @@ class Door:
                 call = await server._request_registered_call(name)
             except _core._RequestCallError:
                 continue  # the server stops, or that call has gone
-            if is_vital:
+            if len(self._tasks) >= self._tasks_max:
+                # What waits, too: whatever it is, there would be no end to it.
+                await self._refuse(method, call, time.monotonic_ns())
+            elif is_vital:
                 self._let_in(method, call, Arrival(time.monotonic_ns(), None))
             else:
                 await self._settle(method, call, is_critical=is_critical)

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from coordd import rpc
 from coordd.config import DEFAULT_NAMESPACE, Settings
+from coordd.core.limits import CONNECTIONS_MAX
 from coordd.engine import Clock, Engine
 from coordd.server.addresses import AddressUnusable
 from coordd.server.listening import listen
@@ -44,6 +45,11 @@ OPTIONS: Final[Mapping[str, int]] = {
     "grpc.so_reuseport": 0,
     # A waiter is a stream, so one process may well have many; but no one peer may take all the memory.
     "grpc.max_concurrent_streams": 10_000,
+    "grpc.max_allowed_incoming_connections": CONNECTIONS_MAX,
+    # Of a call's metadata, with names and 32 bytes for each: a token, a trace and a few names are 2 KiB.
+    # Between the two gRPC refuses some by lot, above the second all (RESOURCE_EXHAUSTED).
+    "grpc.max_metadata_size": 8 << 10,
+    "grpc.absolute_max_metadata_size": 16 << 10,
     # Calls of one method that have arrived and that nobody has taken; where there is not even the time to
     # refuse them, gRPC's core ends them (CANCELLED), ever more by lot between these two. So nobody stands in
     # a line longer than a tenth of a second. Calls that are taken back at once do not fill it: the door takes

@@ -15,7 +15,10 @@ from daemon_api import Api, failure, rest, until
 from coordd.config import load
 from coordd.rpc import admission_door
 from coordd.server import Daemon
-from coordd.v1 import common_pb2, engagement_pb2
+from coordd.v1 import admin_pb2, common_pb2, engagement_pb2, session_pb2
+
+# A connection of its own for each channel.
+POOL = [("grpc.use_local_subchannel_pool", 1)]
 
 
 class Disk:
@@ -203,3 +206,71 @@ async def _is_granted(api: Api) -> bool:
         return (await api.engagement.RequestLock(request("w1"))).HasField("granted")
     except grpc.aio.AioRpcError:
         return False
+
+
+async def test_only_so_many_may_watch(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordd.engine.engine.WATCHERS_MAX", 1)
+    first = api.admin.WatchEvents(admin_pb2.WatchEventsRequest())
+    await first.initial_metadata()
+    second = api.admin.WatchEvents(admin_pb2.WatchEventsRequest())
+    assert (await refusal(second.read()))[:3] == ("RESOURCE_EXHAUSTED", "TOO_MANY_WATCHERS", {"limit": "1"})
+    first.cancel()
+
+
+async def test_only_so_many_wait_on_streams(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordd.engine.engine.STREAMS_MAX", 1)
+    await api.lock("w1")
+    first = api.await_lock("w2")
+    assert (await first.read()).HasField("queued")
+    code, reason, metadata, _ = await refusal(api.await_lock("w3").read())
+    assert (code, reason, metadata) == ("RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS", {"limit": "1"})
+    first.cancel()
+
+
+async def test_a_session_is_refused_more_than_it_may_keep(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordd.core.ledger.LEASES_PER_SESSION_MAX", 1)
+    session = api.session.Connect()
+    await session.write(session_pb2.ConnectRequest(register=session_pb2.Register(worker="w1")))
+    assert (await session.read()).HasField("registered")
+    await api.lock("w1", "a")
+    code, reason, metadata, _ = await refusal(api.lock("w1", "b"))
+    assert (code, reason) == ("RESOURCE_EXHAUSTED", "TOO_MANY_LEASES")
+    assert metadata == {"worker": "w1", "limit": "1"}
+    session.cancel()
+
+
+async def test_beyond_all_bounds_even_what_is_vital_is_refused(
+    narrow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordd.rpc.admission_door.CALLS_UNDER_WAY_MAX", 1)
+    daemon = Daemon(load(narrow, {}))
+    await daemon.start()
+    async with grpc.aio.insecure_channel(daemon.address) as channel:
+        api = Api(channel)
+        watch = api.admin.WatchEvents(admin_pb2.WatchEventsRequest())
+        await watch.initial_metadata()
+        call = api.admin.GetStatus(admin_pb2.GetStatusRequest())
+        assert (await refusal(call))[:2] == ("RESOURCE_EXHAUSTED", "OVERLOADED")
+        watch.cancel()
+    await daemon.stop(0)
+
+
+async def test_only_so_many_connections_are_taken(narrow: Path) -> None:
+    daemon = Daemon(load(narrow, {}), options={"grpc.max_allowed_incoming_connections": 1})
+    await daemon.start()
+    async with (
+        grpc.aio.insecure_channel(daemon.address, options=POOL) as first,
+        grpc.aio.insecure_channel(daemon.address, options=POOL) as second,
+    ):
+        await Api(first).admin.GetStatus(admin_pb2.GetStatusRequest())
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await Api(second).admin.GetStatus(admin_pb2.GetStatusRequest())
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        await Api(first).admin.GetStatus(admin_pb2.GetStatusRequest())
+    await daemon.stop(0)
+
+
+async def test_metadata_is_bounded(api: Api) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await api.admin.GetStatus(admin_pb2.GetStatusRequest(), metadata=[("x", "y" * 17_000)])
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

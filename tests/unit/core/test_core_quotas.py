@@ -139,3 +139,33 @@ def test_what_is_taken_of_each_quota_that_is_set_can_be_seen() -> None:
         ("leases", 2, 9),
         ("sessions", 0, 3),
     ]
+
+
+def test_without_a_quota_there_is_a_bound_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordd.core.quotas.LEASES_MAX", 2)
+    desk = desk_of()
+    desk.lock("a")
+    desk.lock("b")
+    with pytest.raises(ResourceExhausted) as refusal:
+        desk.do(lock("c"))
+    assert refusal.value.metadata == {"quota": "leases", "limit": "2"}
+
+
+def test_a_session_keeps_so_many_leases_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordd.core.ledger.LEASES_PER_SESSION_MAX", 3)
+    desk = desk_of()
+    other = desk.lock("other", "w2")
+    desk.do(OpenSession(worker="w1"))
+    held = [desk.lock("a"), desk.lock("b")]
+    # What is waited for counts, for it will be held.
+    desk.wait(lock("other", "w1", wait_ns=MINUTE))
+    for command in (lock("c"), lock("other", wait_ns=MINUTE), AcquireBundle(worker="w1", locks=(lock("c"),))):
+        with pytest.raises(ResourceExhausted) as refusal:
+            desk.do(command)
+        assert refusal.value.reason == "TOO_MANY_LEASES"
+        assert refusal.value.metadata == {"worker": "w1", "limit": "3"}
+    # Others, and those without a session, are none of its business.
+    desk.lock("c", "w3")
+    desk.release(held[0])
+    desk.lock("d")
+    desk.release(other)
