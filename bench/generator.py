@@ -11,7 +11,7 @@ import msgspec
 Report = dict[str, Any]
 
 EXECUTABLE: Final = Path(sys.executable).with_name("coordd-load")
-_WARM_UP_S: Final = 2.0
+WARM_UP_S: Final = 2.0
 _LATE_S_MAX: Final = 60.0
 
 
@@ -26,14 +26,14 @@ def generate(address: str, label: str, seconds: float, **rates: float) -> Report
         str(EXECUTABLE),
         f"-address={address}",
         f"-label={label}",
-        f"-seconds={seconds + _WARM_UP_S:g}",
+        f"-seconds={seconds + WARM_UP_S:g}",
     ]
     try:
         done = subprocess.run(
-            [*command, f"-warm-up={_WARM_UP_S:g}", *flags],
+            [*command, f"-warm-up={WARM_UP_S:g}", *flags],
             check=True,
             capture_output=True,
-            timeout=seconds + _WARM_UP_S + _LATE_S_MAX,
+            timeout=seconds + WARM_UP_S + _LATE_S_MAX,
         )
     except FileNotFoundError as error:
         raise RuntimeError("there is no load generator; `make setup-load` builds it") from error
