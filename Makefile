@@ -86,7 +86,7 @@ bench-overload: setup $(LOAD) ## three times what it can do, for MINUTES (1): go
 	$(BIN)/python -m bench.overload --minutes $(or $(MINUTES),1)
 
 soak: setup ## a load in which everything is new all the time, for MINUTES (10): fails if something leaks; JSON
-	$(BIN)/python -m bench.soak --minutes $(or $(MINUTES),10)
+	$(BIN)/python -m bench.soak --minutes $(or $(MINUTES),10) $(if $(PNG),--png $(PNG))
 
 gen: $(VENV)/.stamp ## generate coordd/v1 and docs/api.md from protos/, docs/configuration.md from coordd/config
 	tools/gen.sh $(CURDIR)/$(BIN)/python $(CURDIR)

@@ -78,7 +78,7 @@ def measured(daemon: Serving, seconds: float) -> dict[str, Any]:
         "goodput_ratio": round(goodput / peak, 3),
         "goodput_ratio_at_least": GOODPUT_MIN,
         "passed": goodput / peak >= GOODPUT_MIN,
-        # What else runs on the machine, the load among it, takes of the daemon's time; by its own it shows less.
+        # What else runs on the machine takes of the daemon's time, the load itself for one.
         "peak_leases_per_daemon_cpu_s": round(per_cpu_s[at_peak]),
         "goodput_leases_per_daemon_cpu_s": round(goodput_per_cpu_s),
         "goodput_ratio_by_daemon_cpu": round(goodput_per_cpu_s / per_cpu_s[at_peak], 3),
