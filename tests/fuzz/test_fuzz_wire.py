@@ -305,8 +305,8 @@ def test_a_hostile_talk_hurts_nobody_else(daemon: Daemon, talk: Callable[[Wire],
     assert daemon.rss() - before < _GROWTH_MAX
 
 
-def test_calls_that_are_taken_back_at_once_cancel_nobody_else_s(daemon: Daemon) -> None:
-    """By default grpc cancels some by lot when a thousand wait to begin, whoever's they are."""
+def test_calls_that_are_taken_back_at_once_keep_nobody_out(daemon: Daemon) -> None:
+    """Grpc cancels some by lot when a few hundred wait to be taken, whoever's they are: they ask again."""
     for _ in range(5):
         with Wire(daemon.place) as wire:
             rapid_reset_of_whole_calls(wire)
