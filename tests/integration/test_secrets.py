@@ -18,17 +18,15 @@ from coordd.v1 import admin_pb2, engagement_pb2
 # A daemon in which recognising somebody fails as no code of ours should, with the token at hand.
 BROKEN = """
 import sys
-from pathlib import Path
 from coordd.access import directory
-from coordd.config import load
-from coordd.server import run
+from coordd.cli.daemon import main
 
 def broken(known, given):
     raise RuntimeError("a defect")
 
 real = directory.hmac.compare_digest
 directory.hmac.compare_digest = lambda *both: (broken if both[0] == BROKEN else real)(*both)
-sys.exit(run(load(Path(sys.argv[1]), {})))
+main(["serve", "--config", sys.argv[1]])
 """
 
 
