@@ -89,7 +89,7 @@ class Timeline:
         """
         runs = [run for run in self.runs if run.end >= at]
         grace = 0
-        for run, after in zip(runs, [*runs[1:], None], strict=True):
+        for run, after in zip(runs, [*runs[1:], None], strict=False):
             at = max(at, run.start)
             if at + max(left, grace) <= run.end:
                 return at + max(left, grace)
