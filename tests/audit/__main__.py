@@ -5,15 +5,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from audit.history import History
-from audit.judge import audit
+from audit.judge import audit, undecided
 
 
 def main(paths: Sequence[str]) -> int:
     """Judge each file, and say what was broken in it."""
-    found = [(path, violation) for path in paths for violation in audit(History.load(Path(path)))]
-    for path, violation in found:
-        sys.stdout.write(f"{path}: {violation}\n")
-    return 1 if found else 0
+    code = 0
+    for path in paths:
+        history = History.load(Path(path))
+        for violation in audit(history):
+            sys.stdout.write(f"{path}: {violation}\n")
+            code = 1
+        sys.stdout.write(
+            f"{path}: {len(history.operations)} operations; items undecided: {undecided(history)}\n"
+        )
+    return code
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ FREE = State()
 
 @dataclass(frozen=True)
 class Take:
-    """Takes it, or is told again that it has. `before`: the token that was told before it; they rise."""
+    """Takes it. `before`: the token that was told before it; they rise."""
 
     id: int
     ttl: int
@@ -90,9 +90,7 @@ class Register:
         yield from _STEPS[type(op)](self, state, op, called, limit)
 
     def _take(self, state: State, op: Take, called: int, limit: int) -> Iterator[State]:
-        if state.holder == op.id:
-            yield state
-        elif self._is_free(state, limit) and op.before == state.last:
+        if self._is_free(state, limit) and op.before == state.last:
             yield self._held(op.id, op, called, limit, op.id)
 
     def _take_untold(self, state: State, op: TakeUntold, called: int, limit: int) -> Iterator[State]:
@@ -172,12 +170,18 @@ def _before(grants: Grants) -> dict[int, int]:
     }
 
 
+def _says_held(answer: h.Answer | None, key: Key) -> bool:
+    is_held = isinstance(answer, h.Refused) and answer.reason == "HELD"
+    return is_held and answer.subject in {key[1], "/".join(key[1:])}
+
+
 class _Events:
     """What was done to each item, told from a history."""
 
     def __init__(self, grants: Grants) -> None:
         self._grants = grants
         self._before = _before(grants)
+        self._taken: set[tuple[Key, int]] = set()
         self.by_key: dict[Key, list[Event[Op]]] = defaultdict(list)
         for operation in grants.history.operations:
             if isinstance(operation.ask, h.Acquire):
@@ -196,18 +200,39 @@ class _Events:
         self.by_key[key].append(Event(operation.called_at, returned, op))
 
     def _acquire(self, operation: h.Operation, ask: h.Acquire) -> None:
-        answer = operation.answer
-        if isinstance(answer, h.Granted):
-            for held in answer.held:
+        if isinstance(operation.answer, h.Granted):
+            for held in operation.answer.held:
                 for key in [] if isinstance(held, h.Permit) else self._grants.keys(held):
-                    self._add(key, operation, self._taken(self._grants.by_id[held.id]), is_required=True)
-        elif not is_sure(operation):
-            self._unsure(operation, ask)
-        elif isinstance(answer, h.Refused) and answer.reason == "HELD":
-            for claim in ask.claims:
-                key = self._key(claim)
-                if key is not None and answer.subject in {key[1], "/".join(key[1:])}:
-                    self._add(key, operation, See(None), is_required=True)
+                    self._told(operation, key, self._grants.by_id[held.id])
+            return
+        for key in filter(None, map(self._key, ask.claims)):
+            if not is_sure(operation) and self._is_untold(operation, key):
+                self._add(key, operation, TakeUntold(), is_required=False)
+            elif _says_held(operation.answer, key):
+                self._add(key, operation, See(None), is_required=True)
+
+    def _told(self, operation: h.Operation, key: Key, grant: Grant) -> None:
+        """It was taken when the daemon says, if that lies within the call; a repeat sees it held."""
+        if operation.returned_at != grant.told or (key, grant.id) in self._taken:
+            self._add(key, operation, See(grant.id), is_required=True)
+            return
+        self._taken.add((key, grant.id))
+        take = Take(grant.id, grant.extensions[0].ttl, self._delay(grant), self._before[grant.id])
+        self.by_key[key].append(Event(grant.low, grant.high, take))
+
+    def _is_untold(self, operation: h.Operation, key: Key) -> bool:
+        """Return whether it may have taken what nobody was told of.
+
+        Not if another attempt was told; but a wait's grant whose stream is gone goes back, untold (4.7).
+        """
+        if isinstance(operation.ask, h.Acquire) and operation.ask.wait_ns is not None:
+            return True
+        return not any(
+            key in self._grants.keys(held)
+            for each in self._grants.attempts.get((operation.worker, operation.request_id), ())
+            if isinstance(each.answer, h.Granted)
+            for held in each.answer.held
+        )
 
     def _key(self, claim: h.Claim) -> Key | None:
         key = self._grants.claim_key(claim)
@@ -215,24 +240,6 @@ class _Events:
             claim.of, claim.resource
         )
         return None if is_shared else key
-
-    def _unsure(self, operation: h.Operation, ask: h.Acquire) -> None:
-        """It may have taken what a later attempt was told of, or what nobody was."""
-        known = {
-            key: self._grants.by_id[held.id]
-            for each in self._grants.attempts.get((operation.worker, operation.request_id), ())
-            if isinstance(each.answer, h.Granted)
-            for held in each.answer.held
-            for key in self._grants.keys(held)
-        }
-        for claim in ask.claims:
-            key = self._key(claim)
-            if key is not None:
-                op: Op = self._taken(known[key]) if key in known else TakeUntold()
-                self._add(key, operation, op, is_required=False)
-
-    def _taken(self, grant: Grant) -> Take:
-        return Take(grant.id, grant.extensions[0].ttl, self._delay(grant), self._before[grant.id])
 
     def _delay(self, grant: Grant) -> int:
         if not isinstance(grant.held, h.Lock):

@@ -5,6 +5,7 @@ from typing import Final, TypeAlias
 
 from audit import history as h
 from audit import (
+    items,
     laws_of_answers,
     laws_of_engagements,
     laws_of_ids,
@@ -13,6 +14,7 @@ from audit import (
     laws_of_windows,
 )
 from audit.grants import Grants
+from audit.linear import Verdict
 from audit.timeline import Timeline
 from audit.violation import Violation
 
@@ -25,6 +27,7 @@ _MODULES: Final = (
     laws_of_engagements,
     laws_of_waits,
     laws_of_answers,
+    items,
 )
 LAWS: Final[Mapping[str, Law]] = {
     name: law
@@ -40,3 +43,9 @@ def audit(history: h.History) -> list[Violation]:
     """Return what was broken, in order of time."""
     grants = Grants(history, Timeline(history))
     return sorted(violation for law in LAWS.values() for violation in law(grants))
+
+
+def undecided(history: h.History) -> int:
+    """Return of how many items the search for an order was given up."""
+    found = items.verdicts(Grants(history, Timeline(history)))
+    return sum(verdict is Verdict.UNDECIDED for verdict in found.values())

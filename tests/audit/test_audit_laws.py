@@ -326,7 +326,8 @@ def told(entries: list[h.Entry]) -> list[h.Entry]:
 
 @pytest.mark.parametrize(("law", "entries"), WRONG.values(), ids=WRONG)
 def test_a_wrong_history_is_caught_by_its_law_and_no_other(law: str, entries: list[h.Entry]) -> None:
-    assert broken(*told(entries)) == {law}
+    # Of an item, no order explains what a sharper law has found, too.
+    assert broken(*told(entries)) - {"items are registers"} == {law}
 
 
 @pytest.mark.parametrize("entries", RIGHT.values(), ids=RIGHT)
@@ -338,7 +339,7 @@ def test_every_law_has_its_wrong_history() -> None:
     laws = {law for law, _ in WRONG.values()}
     source = "".join(path.read_text() for path in sorted(Path(h.__file__).parent.glob("laws_of_*.py")))
     told_by_source = set(re.findall(r'Violation\((?:.|\n)*?"([a-z][a-z ]+)"', source)) | {"ids rise"}
-    assert told_by_source <= laws | {"time does not run back"}
+    assert told_by_source <= laws
 
 
 def test_a_saved_history_is_judged_again(tmp_path: Path) -> None:
