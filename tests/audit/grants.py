@@ -92,15 +92,14 @@ class Grant:
         return self.held.id
 
     def given_back_most(self) -> int:
-        """Return by when it was surely given back; NEVER if that isn't known."""
-        return min(
-            (
-                answered_at(each)
-                for each in self.ended_by
-                if not isinstance(each.ask, h.Decide) and not isinstance(each.answer, h.Failed)
-            ),
-            default=NEVER,
-        )
+        """Return by when it was surely given back; NEVER if that isn't known.
+
+        A goodbye gives back what was taken in its session only, and a bundle not what refills.
+        """
+        surely = [each for each in self.ended_by if isinstance(each.ask, h.Release | h.Force)]
+        if not self.is_renewable:
+            surely = [each for each in surely if isinstance(each.ask, h.Release) and each.ask.of != "bundle"]
+        return min((answered_at(each) for each in surely), default=NEVER)
 
 
 class Grants:
