@@ -166,7 +166,8 @@ MUTANTS: Final = (
     Mutant(
         "a renewal is not stored",
         "core/locks.py",
-        "        self._ledger.deadlines.not_after(lock, lock.expires_at)\n        self._changed[lock.token] = lock\n",
+        "        self._ledger.deadlines.not_after(lock, lock.expires_at)\n"
+        "        self._changed[lock.token] = lock\n",
         "        self._ledger.deadlines.not_after(lock, lock.expires_at)\n",
     ),
 )
