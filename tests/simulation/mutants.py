@@ -1,9 +1,9 @@
 """Planted bugs: does the net catch fish? `python -m simulation.mutants`, or `... NAME` for some of them.
 
-Owns: the bugs, each a small substitution in one module, and the hunt for each. Rules: a bug is put into a copy
-of the package, never into the package; where the text to replace isn't there exactly once, the table is wrong,
-and says so. A bug counts as found by the first seed whose history is judged wrong; one that no seed finds is
-a hole in the net, and the exit code is 1.
+Owns: the bugs, each a small substitution in one module, and the hunt for each.
+Rules: a bug is put into a copy of the package, never into the package; where the text to replace isn't there
+exactly once, the table is wrong, and says so. A bug is found by the first seed whose history is judged wrong;
+one that no seed finds is a hole in the net, and the exit code is 1.
 """
 
 import argparse
