@@ -138,6 +138,7 @@ pins: $(VENV)/.stamp ## compile requirements/*.txt again, to the newest versions
 	@compile="$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --no-annotate --no-header"; \
 	$$compile --extra dev pyproject.toml -o requirements/dev.txt; \
 	$$compile --extra daemon -c requirements/dev.txt pyproject.toml -o requirements/daemon.txt; \
+	$$compile -c requirements/dev.txt requirements/build.in -o requirements/build.txt; \
 	$$compile requirements/tools.in -o requirements/tools.txt
 
 clean: ## delete what can be made again; data under var/ stays
