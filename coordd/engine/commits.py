@@ -84,7 +84,7 @@ class Commits:
     def check(self) -> None:
         """Raise StoreFailed if a commit has failed, Draining once `run` has committed its last."""
         if self.error is not None:
-            raise StoreFailed("the store has failed; the daemon is stopping")
+            raise StoreFailed("the store has failed")
         if self._is_done:
             raise Draining("the daemon has stopped")
 

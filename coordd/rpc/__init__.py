@@ -17,10 +17,11 @@ from coordd.rpc.calls import Calls
 from coordd.rpc.engagement import EngagementServicer
 from coordd.rpc.guard import Guard
 from coordd.rpc.health import Health, health_name
-from coordd.rpc.namespaces import Namespaces, Routed
+from coordd.rpc.namespaces import Namespaces
 from coordd.rpc.quotas import CallQuota
 from coordd.rpc.rate_limit import RateLimitServicer
 from coordd.rpc.reservation import ReservationServicer
+from coordd.rpc.routed import Routed
 from coordd.rpc.session import SessionServicer
 from coordd.v1 import (
     admin_pb2,

@@ -87,6 +87,13 @@ class _Server(_aio.Server):  # type: ignore[misc]  # Any
         self._server = _Core(self._loop, None, (), (), tuple(options), None)
 
 
+def step_aside() -> None:
+    """Let the place of the call that is handled be another's: it costs nothing any more but time."""
+    arrived = arrival.get()
+    if arrived is not None and arrived.place is not None:
+        arrived.place.leave()
+
+
 def new_server(options: Sequence[tuple[str, int]]) -> grpc.aio.Server:
     """Return a server of grpc.aio that can have a door, if this grpcio lets it."""
     if all(hasattr(_core, name) for name in _NEEDED):

@@ -16,9 +16,11 @@ from typing import Any, Final
 
 from coordd.core.errors import ResourceExhausted
 from coordd.core.limits import REFUSALS_HELD_BACK_MAX, SECOND
+from coordd.rpc.admission_door import step_aside
 
 # Below what a call may take before it is logged as slow.
 _HOLD_S: Final = 0.5
+_SPREAD: Final = 16
 
 
 class CallQuota:
@@ -27,13 +29,21 @@ class CallQuota:
     __slots__ = ("_calls", "_due_at", "_held_back", "_pause_ns", "_per_second", "_under_way")
 
     def __init__(self, calls: int, per_second: int) -> None:
-        self._calls = calls
-        self._per_second = per_second
-        self._under_way = 0
-        self._pause_ns = SECOND // per_second if per_second else 0
+        self._under_way = self._held_back = 0
         # When all that was begun would have been begun, had it come evenly.
         self._due_at = 0
-        self._held_back = 0
+        self.change(calls, per_second)
+
+    def change(self, calls: int, per_second: int) -> None:
+        """Let other numbers hold from now on; what is under way goes on."""
+        self._calls = calls
+        self._per_second = per_second
+        self._pause_ns = SECOND // per_second if per_second else 0
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is anything to keep to."""
+        return bool(self._calls or self._pause_ns)
 
     def enter(self, now: int) -> None:
         """Count a call that begins at `now`, in ns of a monotonic clock. Raises: ResourceExhausted."""
@@ -62,16 +72,29 @@ class CallQuota:
         if self._held_back >= REFUSALS_HELD_BACK_MAX:
             return
         left_s = context.time_remaining()
+        # Not all for as long: those refused together would come back together.
+        hold_s = _HOLD_S * (1 - self._held_back % _SPREAD / _SPREAD / 2)
         self._held_back += 1
+        # Or those held back would fill the daemon, and the rest be refused at once, and ask again at once.
+        step_aside()
         try:
             # Before its deadline, or its caller would not learn why.
-            await asyncio.sleep(_HOLD_S if left_s is None else min(_HOLD_S, left_s / 2))
+            await asyncio.sleep(hold_s if left_s is None else min(hold_s, left_s / 2))
         finally:
             self._held_back -= 1
 
 
 def limited(behaviour: Any, quota: CallQuota) -> Any:
-    """Return `behaviour`, of a unary call or a generator of messages, within the quota."""
+    """Return `behaviour`, of a unary call or a generator of messages, within the quota while one is set."""
+    within = _within(behaviour, quota)
+
+    def chosen(request: Any, context: Any) -> Any:
+        return (within if quota.is_set else behaviour)(request, context)
+
+    return chosen
+
+
+def _within(behaviour: Any, quota: CallQuota) -> Any:
     if iscoroutinefunction(behaviour):
 
         async def unary(request: Any, context: Any) -> Any:

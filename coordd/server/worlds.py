@@ -41,7 +41,6 @@ class Worlds:
         self._quotas = {
             name: rpc.CallQuota(world.quotas.calls, world.quotas.calls_per_second)
             for name, world in self._settings.items()
-            if world.quotas.calls or world.quotas.calls_per_second
         }
         for name, engine in self.engines.items():
             telemetry.show(name, engine, self._settings[name].store.path, partial(self._is_usable, name))
@@ -91,6 +90,7 @@ class Worlds:
             with records_replaced():
                 await self.engines[name].reload(rules, history_retention_ns=retention_ns)
         backend.wait_ns_default, backend.history_ns = world.waits.default_timeout_ns, retention_ns
+        self._quotas[name].change(world.quotas.calls, world.quotas.calls_per_second)
         self._settings[name] = world
 
     async def failures(self) -> AsyncGenerator[tuple[str, CommitFailed], None]:

@@ -300,3 +300,19 @@ async def test_a_rate_of_calls_is_a_quota_too(tmp_path: Path) -> None:
         for number in range(12):
             await Api(channel).lock("w1", f"{number}")
     await daemon.stop(0)
+
+
+async def test_quotas_of_calls_are_those_of_the_last_reload(tmp_path: Path) -> None:
+    daemon = Daemon(load(fleets(tmp_path), {}))
+    await daemon.start()
+    async with grpc.aio.insecure_channel(daemon.address) as channel:
+        blue = in_namespace(channel, "blue")
+        await blue.lock("w1", "a")
+        await daemon.reload(load(fleets(tmp_path, f"{BLUE}[quotas]\ncalls = 1\n"), {}))
+        waiting = blue.await_lock("w2", "a")
+        assert (await waiting.read()).HasField("queued")
+        assert (await refusal(blue.lock("w1", "b")))[1] == "QUOTA_EXCEEDED"
+        await daemon.reload(load(fleets(tmp_path), {}))
+        await blue.lock("w1", "b")
+        waiting.cancel()
+    await daemon.stop(0)

@@ -59,6 +59,28 @@ def test_a_second_s_worth_may_come_at_once_and_then_they_come_evenly() -> None:
     assert refused.value.metadata == {"quota": "calls_per_second", "limit": "4"}
 
 
+async def test_other_numbers_hold_from_when_they_are_said_and_none_is_none() -> None:
+    quota, gate = CallQuota(0, 0), asyncio.Event()
+
+    async def behaviour(request: str, _: Context) -> str:
+        await gate.wait()
+        return request
+
+    call = limited(behaviour, quota)
+    calls = [asyncio.ensure_future(call("uncounted", Context())) for _ in range(9)]
+    quota.change(1, 0)
+    calls.append(asyncio.ensure_future(call("counted", Context())))
+    await asyncio.sleep(0)
+    with pytest.raises(ResourceExhausted):
+        await call("refused", Context())
+    quota.change(0, 0)
+    calls.append(asyncio.ensure_future(call("uncounted", Context())))
+    gate.set()
+    assert len(await asyncio.gather(*calls)) == 11
+    quota.change(1, 0)
+    assert await call("at last", Context()) == "at last"
+
+
 def test_in_any_time_no_more_than_the_rate_and_one_second_s_worth() -> None:
     quota = CallQuota(0, 7)
     begun = sum(entered(quota, now * SECOND // 100, 3) for now in range(1_000))
