@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -80,14 +80,19 @@ async def lost_after_restart(stubs: Stubs, journal: Journal) -> list[Held]:
     assert len({lock.item for lock in locks.values()}) == len(locks)
     reservations = await _reservations(stubs)
     assert sum(reservation.units for reservation in reservations.values()) <= CAPACITY
-    lost = []
+    return lost(journal, {name: row.worker for name, row in [*locks.items(), *reservations.items()]})
+
+
+def lost(journal: Journal, workers: Mapping[int, str]) -> list[Held]:
+    """Return the same, by the workers who hold what by its id."""
+    found = []
     for held in journal.locks + journal.slots:
-        lock = locks.get(held.id) or reservations.get(held.id)
+        worker = workers.get(held.id)
         if held.returned_at is not None:
-            lost += [held] if lock is not None else []
+            found += [held] if worker is not None else []
         elif held.returning_at is None and held.ttl_s > 1:
-            lost += [held] if lock is None or lock.worker != held.worker else []
-    return lost
+            found += [held] if worker != held.worker else []
+    return found
 
 
 async def _locks(stubs: Stubs) -> list[Any]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any, Final, NamedTuple
 
+import crash_audit as judge
 import psutil
 from crash_daemon import KIND, Daemon
 from crash_history import engaged, held, settled, violations
@@ -48,7 +49,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         report = asyncio.run(Campaign(Path(folder), options).run())
     print(json.dumps(report, indent=2))  # noqa: T201
-    return 1 if report["violations"] or report["bystanders_lost"] else 0
+    wrong = ("violations", "bystanders_lost", "acknowledged_lost_or_undone", "given_twice", "held_by_two")
+    return 1 if any(report[name] for name in wrong) else 0
 
 
 class Start(NamedTuple):
@@ -67,7 +69,7 @@ class Campaign:
         self._daemon = Daemon(folder)
         self._fleet = Fleet(Random(options.seed))
         self._recoveries: list[Start] = []
-        self._bystanders_lost = 0
+        self._bystanders_lost = self._lost = 0
 
     async def run(self) -> dict[str, Any]:
         """Return what came of it."""
@@ -100,8 +102,8 @@ class Campaign:
         self._fleet.check()
         self._fleet.disconnect()
         await self._daemon.end(signal.SIGKILL)
-        self._look_at_the_file()
         await self._fleet.forget()
+        self._look_at_the_file()
 
     async def _end(self) -> None:
         await self._daemon.start()
@@ -114,7 +116,10 @@ class Campaign:
         self._look_at_the_file()
 
     def _look_at_the_file(self) -> None:
-        self._fleet.recorder.add(held(self._daemon.path, but=_BYSTANDER))
+        there = held(self._daemon.path, but=_BYSTANDER)
+        self._fleet.recorder.add(there)
+        workers = {each.id: each.worker for each in [*(there.locks or ()), *(there.reservations or ())]}
+        self._lost += len(judge.lost(self._fleet.journal, workers))
         with closing(sqlite3.connect(f"{self._daemon.path.as_uri()}?mode=ro", uri=True)) as connection:
             [(count,)] = connection.execute("SELECT count(*) FROM locks WHERE worker = ?", (_BYSTANDER,))
         self._bystanders_lost += self._options.records - count
@@ -129,6 +134,9 @@ class Campaign:
             "grants_acknowledged": len(self._fleet.journal.ids),
             "calls_repeated_after_a_kill": self._fleet.journal.repeats,
             "bystanders_lost": self._bystanders_lost,
+            "acknowledged_lost_or_undone": self._lost,
+            "given_twice": len(judge.given_twice(self._fleet.journal.ids)),
+            "held_by_two": len(judge.held_by_two(self._fleet.journal.locks)),
             "violations": dict(found),
             "start_on_an_empty_file": spread(starts),
             "recovery": spread(self._recoveries),
