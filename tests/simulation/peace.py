@@ -1,28 +1,29 @@
-"""The end of a seed, with the faults off: everybody is answered, and every queue is empty.
+"""The end of a seed, with the faults off: everybody is answered, queues are empty, and all comes free.
 
 Rules: what is left in the daemon and in its file is written down for the judges, when nobody else is asking.
 """
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
+from random import Random
 from typing import Any, Final
 
 from audit import history as to
 from audit import recorder
+from google.protobuf import text_format
 
-from coordd.v1 import admin_pb2, engagement_pb2, reservation_pb2
+from coordd.v1 import admin_pb2, common_pb2, engagement_pb2, rate_limit_pb2, reservation_pb2
 from simulation.crew import Crew
-from simulation.fleet import World
+from simulation.fleet import Worker, World, length
 from simulation.host import Host
-from simulation.loop import Process
-from simulation.wire import CallFailed, Channel
 
-# The longest wait, and the longest grace of one that is away, with a little for the daemon to be there again.
+# Longer than any wait, than any grace of one that is away, and than any window or lease.
 _ANSWERED_S: Final = 600
 _EMPTY_S: Final = 120
+_FREE_S: Final = 4000
 _PAGE: Final = 1_000
 _OUTCOMES: Final = {1: "SUCCESS", 2: "FAILURE", 3: "UNKNOWN"}
 
@@ -35,7 +36,9 @@ class Peace:
         self._crew = crew
         self._host = host
         self._path = path
-        self._channel = Channel(world.wire, Process("closer"))
+        # The last worker there is.
+        self._closer = Worker(world, "closer", 1, Random("closer"))
+        self._seen: Any = None
 
     async def come(self) -> list[str]:
         """Let it come; return what was not as it should be."""
@@ -47,32 +50,53 @@ class Peace:
         wrong = await self._crew.end(_ANSWERED_S)
         if wrong:
             return wrong
+        wrong = await self._wind_up()
+        await self._host.end()
+        return wrong + self._check_file()
+
+    async def _wind_up(self) -> list[str]:
         try:
             async with asyncio.timeout(_EMPTY_S):
-                await self._empty()
-                await self._dump()
+                await self._until(lambda status: not (status.waiters or status.escalations))
+            await self._dump()
+            async with asyncio.timeout(_FREE_S):
+                await self._until(lambda status: not (status.locks or status.reservations or status.bookings))
         except TimeoutError:
-            return [f"queues were not empty within {_EMPTY_S} s: {self._seen}"]
-        await self._host.end()
-        return self._check_file()
+            return [f"something is left: {text_format.MessageToString(self._seen, as_one_line=True)}"]
+        return [wrong async for wrong in self._not_free()]
 
     async def _ask(self, name: str, request: Any) -> Any:
-        while True:
-            try:
-                reply, _ = await self._channel.ask(name, request, 5.0)
-            except CallFailed as error:
-                if error.code != "UNAVAILABLE":
-                    raise
-                await asyncio.sleep(0.1)
-            else:
-                return reply
+        answer = await self._closer.ask(name, request, _FREE_S)
+        assert answer is not None, f"{name} failed in peace"
+        return answer
 
-    async def _empty(self) -> None:
-        while True:
+    async def _until(self, is_so: Callable[[Any], bool]) -> None:
+        self._seen = await self._ask("GetStatus", admin_pb2.GetStatusRequest())
+        while not is_so(self._seen):
+            await asyncio.sleep(5)
             self._seen = await self._ask("GetStatus", admin_pb2.GetStatusRequest())
-            if not (self._seen.waiters or self._seen.escalations):
-                return
-            await asyncio.sleep(1)
+
+    async def _not_free(self) -> AsyncIterator[str]:
+        """Yield what can't be had though nobody has it."""
+        # No rest after a lock is longer.
+        await asyncio.sleep(30)
+        for number in range(self._world.mix.work.items):
+            item = f"item-{number}"
+            request = engagement_pb2.RequestLockRequest(item=item, worker="closer", kind="analysis")
+            if (answer := await self._ask("RequestLock", request)).HasField("refused"):
+                yield f"{item} is not free: {answer}"
+        for pool in (await self._ask("ListPools", admin_pb2.ListPoolsRequest())).pools:
+            if pool.capacity and pool.free != pool.capacity:
+                yield f"{pool.name} has {pool.free} of {pool.capacity} units, and nobody holds any"
+        for endpoint in ("post", "search"):
+            wait = rate_limit_pb2.AwaitPermitRequest(
+                endpoint=endpoint,
+                worker="closer",
+                priority=common_pb2.PRIORITY_CRITICAL,
+                wait_timeout=length(_FREE_S / 2),
+            )
+            if (answer := await self._ask("AwaitPermit", wait)).HasField("refused"):
+                yield f"{endpoint} gives no permit any more: {answer}"
 
     async def _dump(self) -> None:
         locks = [

@@ -71,7 +71,7 @@ def _run(seed: int, loop: Loop, folder: Path) -> tuple[Result, Record]:
     result = Result(
         seed,
         digest=digest(record.history()),
-        virtual_s=loop.time(),
+        virtual_s=world.troubled_s,
         calls=record.calls,
         faults=dict(sorted(record.faults.items())),
         violations=violations,
@@ -104,6 +104,8 @@ class _Seed:
     def __init__(self, seed: int, loop: Loop, folder: Path) -> None:
         self._seed = seed
         self._loop = loop
+        # What comes after is peace, and no more than a look around.
+        self.troubled_s = 0.0
         self._path = folder / "coordd.db"
         self._mix = mix = Mix.drawn(self._random("mix"), tuple(SORTS))
         self.record = Record(loop, mix.calls_max)
@@ -133,4 +135,5 @@ class _Seed:
             async with asyncio.timeout(self._mix.duration_s):
                 await self.record.is_full.wait()
         trouble.end()
+        self.troubled_s = self._loop.time()
         return await Peace(self._world, crew, self.host, self._path).come()
