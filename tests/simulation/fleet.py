@@ -73,7 +73,8 @@ class Worker:
 
     def patience_s(self, wait_s: float) -> float:
         """Return how long a worker stays that may wait for so long: to the end, or not."""
-        return wait_s * self.random.random() if self.chance(self.work_mix.impatience_rate) else wait_s + 60
+        is_impatient = self.chance(self.work_mix.impatience_rate) and not self.world.is_calm
+        return wait_s * self.random.random() if is_impatient else wait_s + 60
 
     def on_conflict(self) -> int:
         """Return what is to become of a conflict."""

@@ -5,8 +5,11 @@ Owns: the record, in order of true time, its digest, and how it is shown. Judgin
 
 import asyncio
 import hashlib
+import re
 from collections import Counter
+from itertools import islice
 from operator import itemgetter
+from typing import Final
 
 import msgspec
 from audit import history as to
@@ -17,6 +20,10 @@ from coordd.config import Settings
 from simulation.loop import Loop
 from simulation.wire import CallFailed
 
+# Ids begin at the daemon's second x 2^20; instants are longer.
+_ID: Final = re.compile(r"(?<!\d)\d{16}(?!\d)")
+_LINES_MAX: Final = 20
+_LINE_MAX: Final = 1_000
 _encoder = msgspec.json.Encoder()
 
 
@@ -72,11 +79,17 @@ class Record:
         """Return it, to be judged."""
         return self._recorder.history()
 
-    def text(self) -> str:
+    def lines(self) -> list[str]:
         """Return it for people, faults and all: a line each, in order of time."""
         lines = [(at_ns, f"FAULT {fault}") for at_ns, fault in self._faults]
         lines += [(to.instant(entry), _encoder.encode(entry).decode()) for entry in self.history().entries]
-        return "".join(f"{at_ns / 1e9:13.6f} {line}\n" for at_ns, line in sorted(lines, key=itemgetter(0)))
+        return [f"{at_ns / 1e9:13.6f} {line}" for at_ns, line in sorted(lines, key=itemgetter(0))]
+
+    def lines_about(self, text: str) -> list[str]:
+        """Return the first lines that name what a text does, by its id."""
+        ids = set(_ID.findall(text))
+        found = (line for line in self.lines() if ids & set(_ID.findall(line)))
+        return [line[:_LINE_MAX] for line in islice(found, _LINES_MAX)] if ids else []
 
 
 def close(call: Call, error: CallFailed) -> None:

@@ -20,7 +20,9 @@ from simulation.crew import Crew
 from simulation.fleet import Worker, World, length
 from simulation.host import Host
 
-# Longer than any wait, than any grace of one that is away, and than any window or lease.
+# The first is longer than anything takes that is left of the faults. The others are longer than any wait, any
+# grace of one that is away, and any window or lease.
+_CALM_AFTER_S: Final = 60
 _ANSWERED_S: Final = 600
 _EMPTY_S: Final = 120
 _FREE_S: Final = 4000
@@ -44,6 +46,8 @@ class Peace:
         """Let it come; return what was not as it should be."""
         world = self._world
         world.wire.is_faulty = False
+        # By then it is there again, and who hangs on a connection that is gone has found out.
+        await asyncio.sleep(_CALM_AFTER_S)
         world.is_calm = True
         world.calm.set()
         world.record.add(to.Calmed(at=world.loop.now_ns))

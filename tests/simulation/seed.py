@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 import structlog
+from audit.judge import audit
 
 from simulation.configs import Configs
 from simulation.crew import SORTS, Crew
@@ -38,6 +39,8 @@ class Result:
     calls: int = 0
     faults: dict[str, int] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
+    # What happened to what the first of them names.
+    events: list[str] = field(default_factory=list)
 
 
 def run(seed: int) -> tuple[Result, Record]:
@@ -68,13 +71,16 @@ def _run(seed: int, loop: Loop, folder: Path) -> tuple[Result, Record]:
     violations += world.host.violations
     violations += [f"uncaught: {error}" for error in loop.errors]
     record = world.record
+    history = record.history()
+    violations += map(str, audit(history))
     result = Result(
         seed,
-        digest=digest(record.history()),
+        digest=digest(history),
         virtual_s=world.troubled_s,
         calls=record.calls,
         faults=dict(sorted(record.faults.items())),
         violations=violations,
+        events=record.lines_about(violations[0]) if violations else [],
     )
     return result, record
 

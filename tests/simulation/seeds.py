@@ -22,6 +22,7 @@ from simulation.seed import Result
 
 # The slowest take a few seconds; one that does not end is a loop without an end.
 _SEED_S_MAX: Final = 120
+_VIOLATIONS_SHOWN: Final = 5
 _PROGRESS_EVERY_S: Final = 10.0
 
 
@@ -47,8 +48,10 @@ class Report:
         if result.violations:
             self.failed.append(result)
             _say(f"seed {result.seed}: VIOLATED; to replay it: make sim SEED={result.seed}")
-            for violation in result.violations[:10]:
+            for violation in result.violations[:_VIOLATIONS_SHOWN]:
                 _say(f"  {violation}")
+            for line in result.events:
+                _say(f"    {line}")
 
     def line(self) -> str:
         """Return how it stands, for people."""
@@ -144,9 +147,9 @@ def _guarded(seed: int, history: str | None = None) -> Result:
     signal.signal(signal.SIGALRM, too_long)
     signal.alarm(_SEED_S_MAX)
     try:
-        result, recorder = one.run(seed)
+        result, record = one.run(seed)
         if history is not None:
-            Path(history).write_text(recorder.text())
+            Path(history).write_text("\n".join(record.lines()) + "\n")
         return result
     except Exception as error:  # noqa: BLE001  -- told, with its seed
         return Result(seed, violations=[f"the simulation failed: {error!r}"])

@@ -59,8 +59,9 @@ class Session:
                         return
             await self._leave(call)
         except CallFailed as error:
-            if self._unanswered:
-                close(self._unanswered[0], error)
+            # One status ends all that was said on the stream.
+            while self._unanswered:
+                close(self._unanswered.popleft(), error)
             raise
         finally:
             call.cancel()
