@@ -15,6 +15,8 @@ class Configs:
         self._random = random
         self._path = path
         self._change_rate = change_rate
+        # Not changed: of two that hold one item since no judge could tell who may.
+        self._exclusive = random.choice(("item", "item", "item_and_kind"))
         self._settings = self._drawn()
 
     def next(self) -> Settings:
@@ -24,7 +26,10 @@ class Configs:
         return self._settings
 
     def _drawn(self) -> Settings:
-        return Settings.model_validate(_tables(self._random) | {"store": {"path": str(self._path)}})
+        return Settings.model_validate(
+            _tables(self._random)
+            | {"store": {"path": str(self._path)}, "locks": {"exclusive": self._exclusive}}
+        )
 
 
 def _seconds(random: Random, low: float, high: float) -> str:
@@ -34,7 +39,6 @@ def _seconds(random: Random, low: float, high: float) -> str:
 def _tables(random: Random) -> dict[str, Any]:
     step_ms = round(between(random, 100, 60_000))
     return {
-        "locks": {"exclusive": random.choice(("item", "item", "item_and_kind"))},
         "kinds": _kinds(random),
         "pools": _pools(random),
         "types": _TYPES,

@@ -21,7 +21,7 @@ from simulation.upstream import Upstream
 from simulation.wire import CallFailed, Channel, Wire
 
 # Longer than anything that is waited for.
-_CALM_S: Final = 400
+_CALM_S: Final = 4000
 
 
 def length(seconds: float) -> Duration:
@@ -73,8 +73,7 @@ class Worker:
 
     def patience_s(self, wait_s: float) -> float:
         """Return how long a worker stays that may wait for so long: to the end, or not."""
-        is_impatient = self.chance(self.work_mix.impatience_rate) and not self.world.is_calm
-        return wait_s * self.random.random() if is_impatient else wait_s + 60
+        return wait_s * self.random.random() if self.chance(self.work_mix.impatience_rate) else wait_s + 60
 
     def on_conflict(self) -> int:
         """Return what is to become of a conflict."""
@@ -140,14 +139,12 @@ class Worker:
     ) -> Any:
         while True:
             try:
-                return await attempt(channel, name, request, timeout_s)
+                # Whoever gave up too soon, again and again, would never hear the end of it.
+                return await attempt(channel, name, request, _CALM_S if self.world.is_calm else timeout_s)
             except CallFailed as error:
                 if not is_to_be_repeated(error):
                     return None
-                if self.world.is_calm:
-                    # Whoever gave up too soon, again and again, would never hear the end of it.
-                    timeout_s = _CALM_S
-                elif not self.chance(self.work_mix.retry_rate):
+                if not self.world.is_calm and not self.chance(self.work_mix.retry_rate):
                     return None
             await asyncio.sleep(self.random.uniform(0.01, 1.0))
 

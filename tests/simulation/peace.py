@@ -70,7 +70,7 @@ class Peace:
         return [wrong async for wrong in self._not_free()]
 
     async def _ask(self, name: str, request: Any) -> Any:
-        answer = await self._closer.ask(name, request, _FREE_S)
+        answer = await self._closer.ask(name, request)
         assert answer is not None, f"{name} failed in peace"
         return answer
 
