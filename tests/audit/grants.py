@@ -277,6 +277,10 @@ class Grants:
             delay = min(world.escalation.timeout_ns for world in worlds)
         else:
             return
+        for each in self.history.operations:
+            if isinstance(each.answer, h.Decided) and each.answer.holder_id in self.by_id:
+                named = self.by_id[each.answer.holder_id]
+                named.cut = min(named.cut, self.timeline.elapsed(each.called_at, 0) + grace)
         holders = {**self.by_key(h.Lock), **self.by_key(h.Reservation)}
         for key, waiter in self._conflicts():
             for grant in holders.get(key, ()):
