@@ -37,6 +37,7 @@ def test_fresh_seeds_violate_nothing() -> None:
     assert summary["seeds"] > 0
 
 
+@pytest.mark.timeout(180)
 def test_seeds_that_found_something_violate_nothing() -> None:
     for line in SEEDS.read_text().splitlines():
         seed, _, _ = line.partition(" ")
@@ -44,6 +45,8 @@ def test_seeds_that_found_something_violate_nothing() -> None:
             assert run("--seed", seed)["violated"] == {}, line
 
 
+@pytest.mark.timeout(180)
 def test_the_same_seed_is_the_same_history_under_any_hash_seed() -> None:
-    first, second = (run("--seeds", "1..12", PYTHONHASHSEED=hash_seed)["digest"] for hash_seed in ("1", "2"))
-    assert first == second
+    first, second = (run("--seeds", "1..6", PYTHONHASHSEED=hash_seed) for hash_seed in ("1", "2"))
+    assert first["digest"] == second["digest"]
+    assert first["calls"] > 0
