@@ -22,7 +22,7 @@ from simulation.host import Host
 
 # The first is longer than anything takes that is left of the faults. The others are longer than any wait, any
 # grace of one that is away, and any window or lease.
-_CALM_AFTER_S: Final = 60
+_CALM_AFTER_S: Final = 40
 _ANSWERED_S: Final = 600
 _EMPTY_S: Final = 120
 _FREE_S: Final = 4000
