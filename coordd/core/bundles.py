@@ -148,7 +148,7 @@ class Bundles:
         bundle = self._own(command.id, command.worker)
         if bundle is None:
             raise lease_lost("bundle", command.id)
-        _check_leases(bundle, now)
+        check_leases(bundle, now)
         for member in bundle.held:
             if isinstance(member, Lock):
                 self._locks.renew(RenewLock(item=member.item, worker=member.worker, token=member.token), now)
@@ -375,7 +375,7 @@ def _is_held(member: Member, now: int) -> bool:
     return (member.use_by if isinstance(member, Permit) else member.expires_at) > now
 
 
-def _check_leases(bundle: Bundle, now: int) -> None:
+def check_leases(bundle: Bundle, now: int) -> None:
     """Check that no lease of a bundle has been lost. Raises: FailedPrecondition (LEASE_LOST)."""
     held = {grant_id(member): member for member in bundle.held}
     for member_id in msgspec.json.decode(bundle.members, type=list[int]):

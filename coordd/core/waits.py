@@ -11,6 +11,7 @@ Must not know: how anything is granted; the components do.
 from collections.abc import Callable
 from typing import Any
 
+from coordd.core.bundles import check_leases
 from coordd.core.claims import Arrivals, Blocked, Component, Estimates
 from coordd.core.commands import (
     AcquireBundle,
@@ -40,7 +41,7 @@ from coordd.core.outcomes import (
 )
 from coordd.core.queues import PUT_FIRST, QueueKey, Queues, Rank
 from coordd.core.quotas import leases_of
-from coordd.core.records import EndedRequest, Permit, Session, Table, WaiterRow
+from coordd.core.records import Bundle, EndedRequest, Permit, Session, Table, WaiterRow
 from coordd.core.rules import Rules
 from coordd.core.waiters import Waiter
 
@@ -389,7 +390,11 @@ class Waits:
         if isinstance(earlier, Waiter):
             self._same(command, earlier.command)
             return self._resume(earlier, command, now)
-        return Granted(grant=self._same(command, earlier), is_repeat=True)
+        grant = self._same(command, earlier)
+        if isinstance(grant, Bundle):
+            # Who has not heard yet that it was given would take what is left for all that it asked for.
+            check_leases(grant, now)
+        return Granted(grant=grant, is_repeat=True)
 
     def _same(self, command: WaitableCommand, earlier: Any) -> Any:
         """Check that `earlier` answers the same request, and return it."""

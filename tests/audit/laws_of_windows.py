@@ -153,11 +153,10 @@ def _windows(world: h.World, of: str, name: str) -> dict[int, int]:
 
 def _limit_most(grants: Grants, of: str, name: str, length: int, at: int) -> int:
     """Return what the window allowed at most, at any time within it."""
-    found = [
-        _windows(run.world, of, name).get(length, 0)
-        for run in grants.timeline.runs
-        if run.start <= at and run.end > at - length
-    ]
+    runs = [run for run in grants.timeline.runs if run.start <= at]
+    # While the daemon is down, its last word counts.
+    known = [run for run in runs if run.end > at - length] or runs[-1:]
+    found = [_windows(run.world, of, name).get(length, 0) for run in known]
     for each in grants.changes:
         ask = each.ask
         if each.called_at <= at and isinstance(ask, h.SetLimit if of == "limit" else h.SetPool):

@@ -311,6 +311,18 @@ def test_the_same_request_is_given_the_same_bundle(desk: Desk) -> None:
     assert desk.error(acquire(lock(), units(), permit(), request_id="r")) == "REQUEST_ENDED"
 
 
+def test_a_bundle_of_which_a_lease_was_lost_is_not_given_again(desk: Desk) -> None:
+    """Simulation, seed 1188: an answer got lost, an operator took the lock, the retry was given the rest."""
+    bundle = take(desk, lock(), units(), request_id="r")
+    held, _ = bundle.held
+    desk.do(ForceRelease(id=held.token, reason="because"))
+    before = desk.machine.digest()
+    assert desk.error(acquire(lock(), units(), request_id="r")) == "LEASE_LOST"
+    assert desk.machine.digest() == before
+    desk.do(ReleaseBundle(id=bundle.id, worker="w1", outcome=1))
+    assert desk.error(acquire(lock(), units(), request_id="r")) == "REQUEST_ENDED"
+
+
 def test_the_same_request_resumes_its_wait(desk: Desk) -> None:
     held = desk.lock("a", "w2")
     waiter = wait(desk, lock(), permit(), request_id="r")
