@@ -15,6 +15,7 @@ from typing import Any
 import crash_audit as audit
 import pytest
 from crash_daemon import CAPACITY, KIND, Daemon
+from crash_history import engaged, held, settled, violations
 from crash_rig import Fleet, Held, Journal, duration, last
 
 from coordd.v1 import bundle_pb2, rate_limit_pb2
@@ -158,6 +159,7 @@ async def test_all_of_a_bundle_survives_or_none_of_it_and_nothing_leaks(
         fleet.check()
         fleet.disconnect()
         assert await daemon.end(signal.SIGKILL) == -signal.SIGKILL
+        fleet.recorder.add(held(daemon.path))
         on_disk = OnDisk(daemon.path)
         assert on_disk.parts() == []
         assert on_disk.leaked() == set()
@@ -168,8 +170,12 @@ async def test_all_of_a_bundle_survives_or_none_of_it_and_nothing_leaks(
     fleet.connect(daemon.address)
     fleet.go_on()
     await fleet.stop()
+    instant = await settled(fleet.stubs)
     assert await daemon.end(signal.SIGTERM) == 0
 
+    fleet.recorder.add(engaged(daemon.path, *instant))
+    fleet.recorder.add(held(daemon.path))
+    assert [str(violation) for violation in violations(fleet.recorder, daemon)] == []
     _audit(journal)
     records = audit.Records(daemon.path)
     assert records.granted_though_refused(journal.refused) == []
