@@ -44,6 +44,22 @@ def test_check_config_shows_every_setting_and_what_differs_from_the_default(tmp_
     assert done.stdout == Path(__file__).with_name("check_config.txt").read_text("utf-8")
 
 
+def test_check_config_shows_every_namespace_and_what_is_wrong_in_its_file(tmp_path: Path) -> None:
+    main, blue = tmp_path / "c.toml", tmp_path / "blue.toml"
+    main.write_text('namespaces.blue.file = "blue.toml"')
+    blue.write_text('sessions.ttl = "1m"')
+    done = run("check-config", main)
+    assert (done.returncode, done.stderr) == (0, "")
+    _, of_blue = done.stdout.split("namespace blue, blue.toml:\n")
+    assert "  ttl  1m *" in of_blue.splitlines()
+    assert "  path               var/blue.db *" in of_blue.splitlines()
+    assert "[server]" not in of_blue
+    blue.write_text("sessions.ttl = 1")
+    done = run("check-config", main)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{blue}: sessions.ttl: a length of time needs a unit")
+
+
 @pytest.mark.parametrize("command", [["check-config"], ["serve", "--config"]])
 def test_a_wrong_file(tmp_path: Path, command: list[str]) -> None:
     file = tmp_path / "c.toml"
