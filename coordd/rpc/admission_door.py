@@ -31,8 +31,10 @@ from coordd.rpc.admission_shares import NOBODY
 from coordd.rpc.call import Call, CallObserver
 from coordd.rpc.namespaces import named
 
-# Calls of one method that are asked for at once. More make a burst's refusals cheaper, up to about so many.
-_TAKERS_PER_METHOD: Final = 64
+# Calls of one method that are asked for at once. The more, the fewer stand in gRPC's own line; what may be
+# refused may as well stand there, and is ended there at less cost than here.
+_TAKERS: Final = 64
+_TAKERS_OF_SHEDDABLE: Final = 16
 
 # How often calls in hand are looked at, at least; and how long a message may be on its way after its headers
 # before its call has to find a place anew.
@@ -124,7 +126,7 @@ class Door:
         self._is_timed = False
         # Those let in, until their messages have had time to come.
         self._let: deque[Arrival] = deque()
-        self._tasks_max = len(handlers) * _TAKERS_PER_METHOD + CALLS_UNDER_WAY_MAX
+        self._tasks_max = sum(map(_takers, handlers)) + CALLS_UNDER_WAY_MAX
         # The loop itself keeps only weak references to its tasks.
         self._tasks: set[asyncio.Task[None]] = set()
         if isinstance(self._server, _Core):
@@ -144,7 +146,7 @@ class Door:
             self._loop = asyncio.get_running_loop()
             self._admission.on_room = self._on_room
             for method in self._handlers:
-                for _ in range(_TAKERS_PER_METHOD):
+                for _ in range(_takers(method)):
                     self._keep(self._loop.create_task(self._take(method)))
 
     def resolve_handler(self, details: Any) -> Any:
@@ -253,3 +255,7 @@ class Door:
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _takers(method: str) -> int:
+    return _TAKERS_OF_SHEDDABLE if method in SHEDDABLE else _TAKERS

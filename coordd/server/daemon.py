@@ -53,7 +53,7 @@ OPTIONS: Final[Mapping[str, int]] = {
     # Calls of one method that have arrived and that nobody has taken; where there is not even the time to
     # refuse them, gRPC's core ends them (CANCELLED), ever more by lot between these two. So nobody stands in
     # a line longer than a tenth of a second. Calls that are taken back at once do not fill it: the door takes
-    # 64 of each method at a time, and has done with those at once.
+    # several of each method at a time, and has done with those at once.
     "grpc.server.max_pending_requests": 250,
     "grpc.server.max_pending_requests_hard_limit": 400,
     # Clients ask every 10 s whether we are there, also with no call under way; by default grpc bans them for
