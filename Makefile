@@ -66,6 +66,10 @@ SECONDS_OF_SIM := $(if $(filter command line,$(origin SECONDS)),$(SECONDS),60)
 sim: $(VENV)/.stamp ## simulate with faults: fresh seeds for SECONDS=60 on all cores, or SEED=n alone
 	@PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seconds $(SECONDS_OF_SIM) --jobs $$(nproc))
 
+SEEDS ?= 100
+sim-mutants: $(VENV)/.stamp ## plant bugs, one by one, and find each within SEEDS=100 simulated seeds; prints the table
+	@PYTHONPATH=tests:clients/python $(BIN)/python -m simulation.mutants --seeds $(SEEDS)
+
 EXAMPLES ?= 2000
 fuzz: setup ## throw EXAMPLES hostile messages at each RPC, and hostile HTTP/2 at the port; SEED=n replays
 	COORDD_FUZZ_EXAMPLES=$(EXAMPLES) COORDD_FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -q tests/fuzz

@@ -195,10 +195,10 @@ def conditions_hold(grants: Grants) -> Iterator[Violation]:
     for operation in grants.history.operations:
         if not isinstance(operation.ask, h.Acquire) or not isinstance(operation.answer, h.Granted):
             continue
+        held = next(iter(operation.answer.held), None)
         for condition in operation.ask.conditions:
-            held = operation.answer.held[0]
             for entry in entries[condition.item].values():
-                if _breaks(entry, condition, held):
+                if held is not None and _breaks(entry, condition, held):
                     text = f"{held.id} was granted, though {entry}"
                     yield Violation(operation.returned_at or NEVER, "conditions hold", text)
 

@@ -88,7 +88,7 @@ def _waiter(
     enqueued = min(since, returned)
     rank = _rank(grants, ask, enqueued, enqueued)
     if isinstance(operation.answer, h.Granted):
-        granted = grants.by_id.get(min(held.id for held in operation.answer.held))
+        granted = grants.by_id.get(min((held.id for held in operation.answer.held), default=0))
         return Waiter(operation, since, granted.low, rank, granted) if granted else None
     if isinstance(operation.answer, h.Refused) and operation.answer.reason == "WAIT_TIMEOUT":
         return Waiter(operation, since, operation.called_at + _patience(ask, runs[0].world), rank, None)

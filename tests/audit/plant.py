@@ -118,9 +118,9 @@ def permit(id_: int, at: float, *, granted: float | None = None, worker: str = "
     return call(at - 0.05, h.Acquire([h.PermitClaim("post", count)]), h.Granted([held]), worker=worker)
 
 
-def report(id_: int, at: float, result: str = "SUCCESS") -> h.Operation:
+def report(id_: int, at: float, result: str = "SUCCESS", status: int = 0) -> h.Operation:
     """A permit is reported on."""
-    return call(at - 0.05, h.Report(h.Usage("post", id_, result)), h.Settled())
+    return call(at - 0.05, h.Report(h.Usage("post", id_, result, status)), h.Settled())
 
 
 def release(

@@ -144,6 +144,10 @@ WRONG: dict[str, tuple[str, list[h.Entry]]] = {
             *(permit(3, 2), permit(4, 2.2)),
         ],
     ),
+    "two calls through a shut gate": (
+        "one probe at a time",
+        [permit(1, 1), report(1, 2, "FAILURE", 429), permit(2, 12.5), permit(3, 12.9)],
+    ),
     "a drop too many": (
         "permits fit",
         [units(id_, 1 + id_, of="drop", ttl=1) for id_ in (1, 2, 3)],
@@ -264,6 +268,12 @@ RIGHT: dict[str, list[h.Entry]] = {
     ],
     "room after a window": [permit(1, 1), permit(2, 2), permit(3, 12.2)],
     "room after a report": [permit(1, 1), report(1, 1.1), permit(2, 2), permit(3, 11.2)],
+    "one probe after the other": [
+        *(permit(1, 1), report(1, 2, "FAILURE", 429), permit(2, 12.5), permit(3, 13.6)),
+    ],
+    "a gate that a probe has opened": [
+        *(permit(1, 1), report(1, 2, "FAILURE", 429), permit(2, 12.5), report(2, 12.6), permit(3, 12.9)),
+    ],
     "room after a refund": [permit(1, 1), report(1, 1.5, "NOT_SENT"), permit(2, 2), permit(3, 3)],
     "room after an operator's word": [
         *(permit(1, 1), permit(2, 2), call(2.5, h.SetLimit("post", {ns(10): 3}), h.Done())),

@@ -189,9 +189,14 @@ def hunt(mutant: Mutant, seeds_max: int) -> Catch:
         folder = Path(name)
         mutant.plant(folder)
         path = os.pathsep.join(map(str, (folder, ROOT / "tests", ROOT / "clients" / "python")))
-        command = [sys.executable, "-m", "simulation.mutants", "--until-violated", str(seeds_max)]
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}, check=True
+            [sys.executable, "-m", "simulation.mutants", "--until-violated", str(seeds_max)],
+            # Python looks where it is started before it looks anywhere else.
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": path},
+            check=True,
         )
     found = json.loads(done.stdout.splitlines()[-1])
     return Catch(mutant, **found)
@@ -199,8 +204,11 @@ def hunt(mutant: Mutant, seeds_max: int) -> Catch:
 
 def _until_violated(seeds_max: int) -> dict[str, object]:
     """Return the first seed that is judged wrong, in this process, and by what."""
-    from simulation import seeds  # noqa: PLC0415  -- the parent does not need the daemon
+    import coordd  # noqa: PLC0415  -- the parent does not need the daemon
+    from simulation import seeds  # noqa: PLC0415
 
+    if Path(coordd.__file__).is_relative_to(ROOT):
+        raise NotThere(f"{coordd.__file__} is not the copy with the bug")
     for seed in range(1, seeds_max + 1):
         report = seeds.given(range(seed, seed + 1), 1)
         for result in report.failed:
