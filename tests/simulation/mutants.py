@@ -204,16 +204,21 @@ def hunt(mutant: Mutant, seeds_max: int) -> Catch:
 
 def _until_violated(seeds_max: int) -> dict[str, object]:
     """Return the first seed that is judged wrong, in this process, and by what."""
+    from audit.judge import audit  # noqa: PLC0415
+
     import coordd  # noqa: PLC0415  -- the parent does not need the daemon
-    from simulation import seeds  # noqa: PLC0415
+    from simulation import seed as one  # noqa: PLC0415
 
     if Path(coordd.__file__).is_relative_to(ROOT):
         raise NotThere(f"{coordd.__file__} is not the copy with the bug")
     for seed in range(1, seeds_max + 1):
-        report = seeds.given(range(seed, seed + 1), 1)
-        for result in report.failed:
-            text = result.violations[0]
-            return {"seed": seed, "law": _law(result.violations), "text": text}
+        try:
+            result, record = one.run(seed)
+            violations = [*result.violations, *map(str, audit(record.history()))]
+        except Exception as error:  # noqa: BLE001  -- a run that a bug has broken is a catch, too
+            violations = [f"the run broke: {error!r}"]
+        if violations:
+            return {"seed": seed, "law": _law(violations), "text": violations[0]}
     return {"seed": None}
 
 
