@@ -1,11 +1,12 @@
 """Laws of ids, stamps and repeated requests (semantics 1.4, 2)."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 from operator import attrgetter
 
 from audit import history as h
-from audit.grants import Grant, Grants
+from audit.grants import Grant, Grants, Key, is_sure
 from audit.violation import Violation
 
 _ID_MAX = 1 << 53
@@ -118,6 +119,37 @@ def an_ended_request_was_granted(grants: Grants) -> Iterator[Violation]:
                 if isinstance(each.answer, h.Granted) and _lives(grants, each, ended.returned_at or 0):
                     text = f"{worker}'s {request_id!r} is said to be over, and lives"
                     yield Violation(ended.returned_at or 0, "no acknowledged grant is lost", text)
+
+
+def a_request_does_not_block_itself(grants: Grants) -> Iterator[Violation]:
+    """2.2: a repeat is given its grant again, and is not refused because its own worker holds the item."""
+    asked: dict[tuple[str, Key], list[h.Operation]] = defaultdict(list)
+    for operation in grants.history.operations:
+        for key in _keys(grants, operation):
+            asked[operation.worker, key].append(operation)
+    for operation in grants.history.operations:
+        answer, at = operation.answer, operation.returned_at or 0
+        if not isinstance(answer, h.Refused) or answer.holder != operation.worker or answer.reason != "HELD":
+            continue
+        others = [each for key in _keys(grants, operation) for each in asked[operation.worker, key]]
+        if operation.request_id and not any(_may_hold(grants, each, operation) for each in others):
+            text = f"{operation.worker} holds what its {operation.request_id!r} is refused"
+            yield Violation(at, "a request has one answer", text)
+
+
+def _keys(grants: Grants, operation: h.Operation) -> list[Key]:
+    claims = operation.ask.claims if isinstance(operation.ask, h.Acquire) else []
+    return [key for claim in claims if (key := grants.claim_key(claim)) is not None]
+
+
+def _may_hold(grants: Grants, other: h.Operation, refused: h.Operation) -> bool:
+    """Return whether another request of the same worker may have held it when this one was refused."""
+    is_later = other.called_at > (refused.returned_at or 0)
+    if is_later or (other.request_id == refused.request_id and other.request_id):
+        return False
+    if isinstance(other.answer, h.Granted):
+        return any(grants.by_id[held.id].ends_most >= refused.called_at for held in other.answer.held)
+    return not is_sure(other)
 
 
 def _lives(grants: Grants, operation: h.Operation, at: int) -> bool:

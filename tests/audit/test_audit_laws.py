@@ -71,6 +71,13 @@ WRONG: dict[str, tuple[str, list[h.Entry]]] = {
         "a request has one answer",
         [lock(1, 1, request="r"), release(1, 2), lock(2, 30, request="r", asked=1)],
     ),
+    "a request that its own lost answer blocks": (
+        "a request has one answer",
+        [
+            call(1, asks_lock(), request="r"),
+            call(3, asks_lock(), h.Refused("HELD", "a", "w"), request="r"),
+        ],
+    ),
     "a request said to be over that lives": (
         "no acknowledged grant is lost",
         [
@@ -230,6 +237,10 @@ WRONG: dict[str, tuple[str, list[h.Entry]]] = {
 
 RIGHT: dict[str, list[h.Entry]] = {
     "nothing": [],
+    "a request that another of its worker's blocks": [
+        call(1, asks_lock(), request="r"),
+        call(3, asks_lock(), h.Refused("HELD", "a", "w"), request="s"),
+    ],
     "the same grant again": [lock(1, 1, request="r"), lock(1, 3, request="r", asked=2.9, granted=1)],
     "a new grant once it is forgotten": [
         *(lock(1, 1, request="r"), release(1, 2)),
