@@ -15,8 +15,9 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 import structlog
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, SerializeToJsonError
 from google.protobuf.message import Message
+from google.protobuf.text_format import MessageToString
 
 from coordd.access import Denial
 from coordd.core.limits import NAME_BYTES_MAX
@@ -64,8 +65,7 @@ class AuditTrail:
                 raise
             finally:
                 if result:
-                    asked = json.dumps(MessageToDict(request, preserving_proto_field_name=True))
-                    self._write(method, context, name, result, request=asked[:_REQUEST_CHARS_MAX])
+                    self._write(method, context, name, result, request=_spelled(request))
             return reply
 
         return watched
@@ -112,3 +112,12 @@ class AuditTrail:
 
     def _descriptor(self, path: Path) -> int:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
+
+
+def _spelled(request: Message) -> str:
+    """Return what was asked for as JSON; where a value has none, as an absurd length, as protobuf's text."""
+    try:
+        asked = json.dumps(MessageToDict(request, preserving_proto_field_name=True))
+    except (SerializeToJsonError, ValueError):
+        asked = MessageToString(request, as_one_line=True)
+    return asked[:_REQUEST_CHARS_MAX]

@@ -157,7 +157,9 @@ def test_a_hostile_message_has_a_documented_end(
     daemon: Daemon, channel: grpc.Channel, messages: Messages, random: Random, method: MethodDescriptor
 ) -> None:
     before, is_any_right = daemon.rss(), False
-    for _ in range(_EXAMPLES):
+    for example in range(20 * _EXAMPLES):
+        if example >= _EXAMPLES and is_any_right:
+            break
         count = random.randint(1, 4) if method.client_streaming else 1
         requests = [messages.make(method.input_type).SerializeToString() for _ in range(count)]
         if random.random() < 0.1:

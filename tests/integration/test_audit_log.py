@@ -166,3 +166,16 @@ async def test_a_request_of_any_length_is_cut(channel: grpc.aio.Channel, path: P
     long = admin_pb2.DrainRequest(reason="x" * 100_000)
     await refusal(api_of(channel, "chief").admin.Drain(long))
     assert len(lines(path)[0]["request"]) == 4_096
+
+
+async def test_a_request_that_has_no_json_is_written_all_the_same(
+    channel: grpc.aio.Channel, path: Path
+) -> None:
+    window = admin_pb2.WindowLimit(limit=1)
+    window.window.nanos = 2**31 - 1
+    update = admin_pb2.UpdateLimitRequest(endpoint="post", windows=[window])
+    code, reason, _ = await refusal(api_of(channel, "chief").admin.UpdateLimit(update))
+    assert (code, reason) == ("INVALID_ARGUMENT", "INVALID_DURATION")
+    [line] = lines(path)
+    assert line["result"] == "INVALID_DURATION"
+    assert "nanos: 2147483647" in line["request"]
