@@ -26,6 +26,8 @@ _CALM_AFTER_S: Final = 40
 _ANSWERED_S: Final = 600
 _EMPTY_S: Final = 120
 _FREE_S: Final = 4000
+# Bookings keep their room as far ahead as they may lie, and then until the windows have rolled on.
+_UNBOOKED_S: Final = 24 * 3600
 _PAGE: Final = 1_000
 _OUTCOMES: Final = {1: "SUCCESS", 2: "FAILURE", 3: "UNKNOWN"}
 
@@ -97,7 +99,7 @@ class Peace:
                 endpoint=endpoint,
                 worker="closer",
                 priority=common_pb2.PRIORITY_CRITICAL,
-                wait_timeout=length(_FREE_S / 2),
+                wait_timeout=length(_UNBOOKED_S),
             )
             if (answer := await self._ask("AwaitPermit", wait)).HasField("refused"):
                 yield f"{endpoint} gives no permit any more: {answer}"
