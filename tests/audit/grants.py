@@ -298,12 +298,15 @@ class Grants:
                         yield key, each
 
     def escalates(self, ask: h.Acquire, claim: h.Claim) -> bool:
-        """Return whether somebody may be asked to decide a conflict of this claim (12.1)."""
-        rules = [_rule(world, claim) for world in self.timeline.worlds()]
-        return any(
-            rule and (rule.escalate_after_ns or (ask.on_conflict or rule.on_conflict.upper()) == "ESCALATE")
-            for rule in rules
-        )
+        """Return whether somebody may be asked to decide a conflict of this claim.
+
+        At once by its own rule (12.1); by the time that it waits, by that of any claim beside it (12.2).
+        """
+        worlds = self.timeline.worlds()
+        own = [rule for world in worlds if (rule := _rule(world, claim))]
+        beside = [rule for world in worlds for each in ask.claims if (rule := _rule(world, each))]
+        is_asked = any((ask.on_conflict or rule.on_conflict.upper()) == "ESCALATE" for rule in own)
+        return bool(own) and (is_asked or any(rule.escalate_after_ns for rule in beside))
 
     def claim_key(self, claim: h.Claim) -> Key | None:
         """Return what a claim excludes others from; None: nothing."""

@@ -2,7 +2,7 @@
 
 Owns: what operations on it do (semantics 3.1, 3.3, 3.7, 3.8), for the search in `linear`.
 Rules: a lease runs out by itself at any instant from the earliest on at which it can, then the item rests.
-What nobody was told of may be over at any time.
+What nobody was told of may be over at any time; a read may tell its token, and from then on it has that one.
 """
 
 from collections import defaultdict
@@ -71,9 +71,10 @@ class Gone:
 
 @dataclass(frozen=True)
 class See:
-    """Is told who has it: a token, nobody, or somebody (None)."""
+    """Is told who has it: a token, nobody, or somebody (None). `is_untold`: no grant told of that token."""
 
     id: int | None
+    is_untold: bool = False
 
 
 Op: TypeAlias = Take | TakeUntold | Keep | Give | Gone | See
@@ -90,7 +91,8 @@ class Register:
         yield from _STEPS[type(op)](self, state, op, called, limit)
 
     def _take(self, state: State, op: Take, called: int, limit: int) -> Iterator[State]:
-        if self._is_free(state, limit) and op.before == state.last:
+        # Ids rise, also above one that a read has told.
+        if self._is_free(state, limit) and op.before == state.last and state.holder < op.id:
             yield self._held(op.id, op, called, limit, op.id)
 
     def _take_untold(self, state: State, op: TakeUntold, called: int, limit: int) -> Iterator[State]:
@@ -117,6 +119,8 @@ class Register:
                 yield state
         elif op.id == state.holder:
             yield state
+        elif state.holder < _NOBODY and op.is_untold and op.id > state.last:
+            yield state._replace(holder=op.id)
         elif op.id == _NOBODY and state.ends <= limit:
             yield state._replace(holder=_NOBODY)
 
@@ -276,4 +280,5 @@ class _Events:
         if isinstance(operation.answer, h.Item) and (ask.kind or len(self._grants.lock_key("", "")) == 2):
             lock = operation.answer.lock
             key = self._grants.lock_key(ask.item, ask.kind)
-            self._add(key, operation, See(lock.id if lock else _NOBODY), is_required=True)
+            is_untold = lock is not None and lock.id not in self._grants.by_id
+            self._add(key, operation, See(lock.id if lock else _NOBODY, is_untold), is_required=True)

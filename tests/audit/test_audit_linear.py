@@ -9,7 +9,7 @@ from audit import history as h
 from audit.grants import Grants
 from audit.items import verdicts
 from audit.linear import Event, Verdict, check
-from audit.plant import asks_lock, call, end, failed, lock, release, start
+from audit.plant import asks_lock, call, end, failed, lock, ns, release, start
 from audit.timeline import Timeline
 
 Register = tuple[str, int]
@@ -100,6 +100,7 @@ def renew(at: float, answer: h.Answer | None) -> h.Operation:
 
 
 SEEN = h.Item("IN_PROGRESS", lock=h.Lock("a", "reply", "w", 1, 0, 0))
+SEEN_OTHER = h.Item("IN_PROGRESS", lock=h.Lock("a", "reply", "w", 3, 0, 0))
 RENEWED = h.Renewed([h.Lock("a", "reply", "w", 1, 0, 0)])
 LOST = failed("FAILED_PRECONDITION", "LEASE_LOST")
 READ = h.ReadItem("a")
@@ -122,6 +123,9 @@ ITEM_YES: dict[str, list[h.Entry]] = {
         *(call(1, asks_lock(), request="r"), call(2, asks_lock(), HELD, worker="v")),
         lock(1, 3, request="r", granted=1),
     ],
+    "taken without an answer, its token told by a read": [
+        *(call(1, asks_lock(wait_ns=0)), call(2, READ, SEEN), lock(2, 16, worker="v")),
+    ],
     "kept by a renewal": [lock(1, 1), renew(9, RENEWED), call(15, READ, SEEN)],
     "kept by a restart": [lock(1, 1), end(10), start(20), call(22, READ, SEEN), lock(2, 28.1, worker="v")],
     "lost when it has run out": [lock(1, 1), renew(12, LOST)],
@@ -135,6 +139,16 @@ ITEM_NO: dict[str, list[h.Entry]] = {
     "lost while it runs": [lock(1, 1), renew(5, LOST)],
     "an older token later": [lock(2, 1), release(2, 2), lock(1, 3)],
     "kept after it was given back": [lock(1, 1), release(1, 2), renew(3, RENEWED)],
+    "two tokens read of one that has no answer": [
+        *(call(1, asks_lock(wait_ns=0)), call(2, READ, SEEN), call(3, READ, SEEN_OTHER)),
+    ],
+    "a token read that nobody asked for": [call(2, READ, SEEN)],
+    "a token read that is older than one told": [
+        *(lock(2, 1), release(2, 2), call(3, asks_lock(wait_ns=0), worker="v"), call(4, READ, SEEN)),
+    ],
+    "taken under an older token than the one read": [
+        *(call(1, asks_lock(wait_ns=0)), call(2, READ, SEEN_OTHER), lock(2, 16, worker="v")),
+    ],
     "taken after a renewal": [lock(1, 1), renew(9, RENEWED), lock(2, 17, worker="v")],
 }
 
@@ -158,3 +172,16 @@ def test_a_long_history_is_decided() -> None:
         ]
     told = h.History(entries)
     assert set(verdicts(Grants(told, Timeline(told))).values()) == {Verdict.YES}
+
+
+def test_of_a_bundle_any_claim_may_escalate_by_time_and_only_its_own_rule_at_once() -> None:
+    kinds = {
+        "slow": h.Kind(ttl_ns=ns(10), lock_delay_ns=0, escalate_after_ns=ns(1)),
+        "asks": h.Kind(ttl_ns=ns(10), lock_delay_ns=0, on_conflict="escalate"),
+    }
+    world = h.World(kinds=kinds, types={"page": h.Type(ttl_ns=ns(10))})
+    told = h.History([start(world=world)])
+    grants, page = Grants(told, Timeline(told)), h.UnitsClaim("page", "p")
+    assert grants.escalates(h.Acquire([page, h.LockClaim("a", "slow")]), page)
+    assert not grants.escalates(h.Acquire([page, h.LockClaim("a", "asks")]), page)
+    assert not grants.escalates(h.Acquire([page]), page)
