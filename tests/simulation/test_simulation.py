@@ -1,8 +1,8 @@
 """The simulation itself, as CI runs it: a minute of seeds, and every seed that has ever failed.
 
 Why not fresh ones: of 500 fresh seeds six are judged wrong, and of those it is not known yet whether the
-daemon or the judge is (docs/testing.md names them). A run that fails at random would say nothing of the change
-that it runs for.
+daemon or the judge is (docs/testing.md names them). A run that fails at random would say nothing of the
+change that it runs for.
 """
 
 import json
