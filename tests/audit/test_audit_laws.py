@@ -178,6 +178,10 @@ WRONG: dict[str, tuple[str, list[h.Entry]]] = {
         "history does not change",
         [lock(1, 1), release(1, 2), dumped(3, entry(1, 2, "FAILURE"), entry(1, 2, "FAILURE"))],
     ),
+    "a lapse that history lost, though a question was answered after it": (
+        "a release is in history",
+        [lock(1, 1), call(12, h.Other(), h.Done()), end(12.5), start(12.6), dumped(14)],
+    ),
     "a release that history lost": ("a release is in history", [lock(1, 1), release(1, 2), dumped(3)]),
     "a release that tells nothing": (
         "a release is in history",
@@ -276,6 +280,9 @@ RIGHT: dict[str, list[h.Entry]] = {
     "a lease that ran out": [
         *(lock(1, 1), call(12, RENEW, failed("FAILED_PRECONDITION", "LEASE_LOST"))),
         dumped(13, entry(1, 11)),
+    ],
+    "a lease that ran out, and lives again after a crash that came before its end was stored": [
+        *(lock(1, 1), end(12.5), start(12.6), call(13, h.Other(), h.Done()), dumped(14)),
     ],
     "room after a window": [permit(1, 1), permit(2, 2), permit(3, 12.2)],
     "room after a report": [permit(1, 1), report(1, 1.1), permit(2, 2), permit(3, 11.2)],

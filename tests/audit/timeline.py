@@ -20,7 +20,7 @@ class Run:
     """One run of the daemon: it decides within start .. end only.
 
     `offset`: the least and the most by which its clock is ahead of ours, or None. `open_by`: when it surely
-    had read what was stored.
+    had read what was stored. `settled`: what was due by then was done and stored: a later answer says so.
     """
 
     start: int
@@ -28,6 +28,7 @@ class Run:
     world: h.World
     offset: tuple[int, int] | None
     open_by: int
+    settled: int
 
     def true(self, daemon_at: int) -> tuple[int, int] | None:
         """Return within which true instants its clock showed that."""
@@ -85,13 +86,15 @@ class Timeline:
         """Return when `left` has passed by the daemon's clock.
 
         A restart's grace is for that run: one that is followed by another with less of it is not remembered
-        at the least, and is at the most.
+        at the least, and is at the most. A lease that ran out, and of whose end a run had stored nothing when
+        it died, is live again in the next (14.2): at the most it ends there.
         """
         runs = [run for run in self.runs if run.end >= at]
         grace = 0
         for run, after in zip(runs, [*runs[1:], None], strict=False):
             at = max(at, run.start)
-            if at + max(left, grace) <= run.end:
+            is_unsettled = is_lease and not is_least and after is not None
+            if at + max(left, grace) <= (run.settled if is_unsettled else run.end):
                 return at + max(left, grace)
             if after is None:
                 return NEVER
@@ -117,17 +120,19 @@ def _runs(history: h.History) -> Iterable[Run]:
     fresh = first_stamps(history)
     for started, end in bounds:
         answered = [
-            each.returned_at
+            each
             for each in history.operations
             if each.returned_at is not None and each.called_at >= started.at and each.returned_at <= end
         ]
+        done = [each for each in answered if not isinstance(each.answer, h.Failed)]
         offset = started.clock_offset_ns
         yield Run(
             started.at,
             end,
             started.world,
             _inferred(fresh, bounds, started.at, end) if offset is None else (offset, offset),
-            min(answered, default=end),
+            min((each.returned_at for each in answered if each.returned_at is not None), default=end),
+            max((each.called_at for each in done), default=started.at),
         )
 
 

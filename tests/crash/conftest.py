@@ -4,8 +4,12 @@ from pathlib import Path
 from random import Random, SystemRandom
 
 import pytest
-from crash_daemon import Daemon
-from crash_rig import Fleet
+
+# What they assert is to be told as what a test asserts is.
+pytest.register_assert_rewrite("crash_audit", "crash_work")
+
+from crash_daemon import Daemon  # noqa: E402
+from crash_rig import Fleet  # noqa: E402
 
 
 @pytest.fixture
