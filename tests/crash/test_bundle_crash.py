@@ -2,14 +2,13 @@
 
 import asyncio
 import json
-import os
 import signal
 import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
-from random import Random, SystemRandom
+from random import Random
 from typing import Any
 
 import crash_audit as audit
@@ -127,17 +126,8 @@ def _ids(connection: sqlite3.Connection, sql: str) -> set[int]:
 
 
 @pytest.fixture
-async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
-    daemon = Daemon(tmp_path)
-    yield daemon
-    await daemon.close()
-
-
-@pytest.fixture
-async def fleet() -> AsyncIterator[BundleFleet]:
-    seed = int(os.environ.get("COORDD_CRASH_SEED") or SystemRandom().randrange(10**9))
-    print(f"COORDD_CRASH_SEED={seed}")  # noqa: T201  -- shown when the test fails
-    fleet = BundleFleet(Random(seed))
+async def fleet(random: Random) -> AsyncIterator[BundleFleet]:
+    fleet = BundleFleet(random)
     yield fleet
     await fleet.close()
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import grpc
 import pytest
 from daemon_api import CONFIG, Api, DaemonProcess, TimeSource
+from identity_rig import guarded_config
 from observed import METRICS, Observed
 
 from coordd.config import load
@@ -60,3 +61,19 @@ async def process(config: Path) -> AsyncIterator[DaemonProcess]:
     if process.process.returncode is None:
         process.process.kill()
         await process.process.communicate()
+
+
+@pytest.fixture
+async def guarded(tmp_path: Path, time_source: TimeSource) -> AsyncIterator[Daemon]:
+    """A daemon within this process that knows identities."""
+    daemon = Daemon(load(guarded_config(tmp_path), {}), clock=Clock(monotonic_ns=time_source))
+    await daemon.start()
+    yield daemon
+    await daemon.stop(0)
+
+
+@pytest.fixture
+async def channel(guarded: Daemon) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to the daemon that knows identities."""
+    async with grpc.aio.insecure_channel(guarded.address) as channel:
+        yield channel

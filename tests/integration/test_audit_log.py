@@ -30,12 +30,6 @@ async def guarded(tmp_path: Path, path: Path) -> AsyncIterator[Daemon]:
     await daemon.stop(0)
 
 
-@pytest.fixture
-async def channel(guarded: Daemon) -> AsyncIterator[grpc.aio.Channel]:
-    async with grpc.aio.insecure_channel(guarded.address) as channel:
-        yield channel
-
-
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 

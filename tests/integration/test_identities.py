@@ -1,7 +1,6 @@
 """Who may call what, over real gRPC: every method by every role, and nobody in another's name."""
 
-from collections.abc import AsyncIterator, Awaitable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Iterator
 from typing import Any
 
 import grpc
@@ -10,11 +9,9 @@ from daemon_api import DEADLINE_S, Api, TimeSource, nothing_changes, refusal, re
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from identity_rig import api_of, by, guarded_config
+from identity_rig import api_of, by
 
 from coordd.access import LEAST_ROLES, Role
-from coordd.config import load
-from coordd.engine import Clock
 from coordd.server import Daemon
 from coordd.v1 import (
     admin_pb2,
@@ -33,21 +30,6 @@ OURS = {
     for method in service.methods
 }
 ROLES = {"eye": Role.OBSERVER, "bots": Role.WORKER, "chief": Role.OPERATOR}
-
-
-@pytest.fixture
-async def guarded(tmp_path: Path, time_source: TimeSource) -> AsyncIterator[Daemon]:
-    """A daemon with identities."""
-    daemon = Daemon(load(guarded_config(tmp_path), {}), clock=Clock(monotonic_ns=time_source))
-    await daemon.start()
-    yield daemon
-    await daemon.stop(0)
-
-
-@pytest.fixture
-async def channel(guarded: Daemon) -> AsyncIterator[grpc.aio.Channel]:
-    async with grpc.aio.insecure_channel(guarded.address) as channel:
-        yield channel
 
 
 def call(channel: grpc.aio.Channel, method: str, request: Any, metadata: Any) -> Any:

@@ -22,20 +22,6 @@ WITHOUT_BOTS = IDENTITIES.replace("[identities.bots]", "[identities.others]").re
 )
 
 
-@pytest.fixture
-async def guarded(tmp_path: Path) -> AsyncIterator[Daemon]:
-    daemon = Daemon(load(guarded_config(tmp_path), {}))
-    await daemon.start()
-    yield daemon
-    await daemon.stop(0)
-
-
-@pytest.fixture
-async def channel(guarded: Daemon) -> AsyncIterator[grpc.aio.Channel]:
-    async with grpc.aio.insecure_channel(guarded.address) as channel:
-        yield channel
-
-
 async def opened(channel: grpc.aio.Channel, name: str) -> dict[str, Any]:
     """Open a stream of each sort by one identity, and wait until each has begun."""
     api, worker = api_of(channel, name), "bot-1"

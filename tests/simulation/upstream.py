@@ -5,15 +5,12 @@ Rules: whatever it says, each call that arrives counts.
 
 from dataclasses import dataclass
 from random import Random
-from typing import Final
 
 from audit import history as to
 
 from simulation.history import Record
 from simulation.loop import Loop
 from simulation.mix import UpstreamMix
-
-_SECOND: Final = 1_000_000_000
 
 
 @dataclass(frozen=True)

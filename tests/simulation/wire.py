@@ -24,7 +24,6 @@ from simulation.mix import WireMix
 # By when the ends of a connection that has gone without a word have found out: 15 + 5 s, 10 + 10 s.
 _CLIENT_FINDS_S: Final = (15, 20)
 _SERVER_FINDS_S: Final = (10, 20)
-_CONNECT_RETRY_NS: Final = SECOND // 100
 _DETAILS: Final = "grpc-status-details-bin"
 
 Note = Callable[[str], None]
